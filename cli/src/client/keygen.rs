@@ -274,6 +274,14 @@ bases = ["https://github.com"]
 [actions.mirrors]
 # "actions/setup-node" = "https://git.example.org/mirrors/setup-node"
 
+# The events of NIP-C1: nothing of them is published before a maintainer asks for it, or a repository is named here.
+[nip_c1]
+# Maintainers of repositories for which they may run may ask for runs by kind 9840, and for all runs of a repository to be
+# reported job by job (9843) until they stop it (9844).
+requests = true
+# Repositories all of whose runs are reported job by job: 30617:<owner>:<id>, <npub>/<id> or naddr1….
+repositories = []
+
 # Workflow files that are events of a repository's maintainers (kind 35417): "off", "missing-only" (they stand for a
 # file where the commit has none) or "override". A repository may say so for itself in .github/longshore.yml.
 [definitions]

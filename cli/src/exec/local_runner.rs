@@ -359,6 +359,7 @@ pub(super) fn new_run(id: RunId, planned: &Planned, vars: &IndexMap<String, Stri
         inputs: None,
         again: None,
         command: None,
+        pinned: None,
         received_at: now_ms(),
     };
     NewRun {

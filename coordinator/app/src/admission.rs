@@ -1,18 +1,21 @@
 //! Where requests arrive: who may run, and what those are told who may not.
 
-use futures::{FutureExt, future::BoxFuture};
-use nostr::EventId;
+use std::sync::Arc;
 
-use super::{log_publisher::LogPublisher, run_service::RunService};
+use futures::{FutureExt, future::BoxFuture};
+use nostr::{Event, EventId};
+
+use super::{log_publisher::LogPublisher, repository_services, run_service::RunService};
 use domain::run::{Rerun, RunEvent, RunRequest, RunState};
 use logs::act_format;
 use nostr_client::{
     delivery::Audience,
     intake::{CancelRequest, RequestHandler},
-    policy::Policy,
-    protocol::{Refusal, Secrets},
+    policy::{AuthorStanding, Policy},
+    protocol::{Refusal, Secrets, nip_c1::ServiceControl},
 };
-use store::{Batch, Reader};
+use source::RepositoryMirrors;
+use store::{Batch, Reader, ServiceChange, ServiceWish};
 
 /// Deletions are heard for at most this many unfinished runs.
 const LIVE: u32 = 400;
@@ -20,6 +23,7 @@ const LIVE: u32 = 400;
 /// Takes requests in.
 pub(super) struct Admission {
     pub(super) run_service: RunService,
+    pub(super) sources: Arc<RepositoryMirrors>,
     pub(super) policy: Policy,
     pub(super) archive: LogPublisher,
 }
@@ -156,6 +160,44 @@ impl RequestHandler for Admission {
             let Some(by) = canceller(&state, &request, cancel) else { return Ok(true) };
             self.run_service.apply(&state.id, RunEvent::Cancel { by: by.into() }, Vec::new()).await?;
             Ok(true)
+        }
+        .boxed()
+    }
+
+    fn service(&self, event: Event, relay: String, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+        async move {
+            let Ok(control) = ServiceControl::read(&event) else { return Ok(()) };
+            let (author, address) = (control.author.to_hex(), control.repository.address());
+            if let Err(reason) = self.policy.decide(&author, &[&address]).await {
+                tracing::debug!(event = %event.id, reason, "a wish for service is not taken");
+                return Ok(());
+            }
+            // Nothing is kept of those that may not ask. Where that can't be told now, whoever the operator knows is asked
+            // after later.
+            match self.sources.standing(&repository_services::repository(&control.repository)).await {
+                Ok(found) if found.maintainers.contains(&author) => {}
+                Ok(_) => {
+                    tracing::info!(event = %event.id, author, address, "a wish for service is no maintainer's");
+                    return Ok(());
+                }
+                Err(_) if self.policy.standing(&control.author) == AuthorStanding::Known => {}
+                Err(error) => {
+                    tracing::debug!(event = %event.id, address, "who may wish for service is not known: {error}");
+                    return Ok(());
+                }
+            }
+            let wish = ServiceWish {
+                repository: address.clone(),
+                author,
+                starts: control.starts,
+                event: event.id.to_hex(),
+                made_at: control.created_at,
+                relay,
+            };
+            let mut batch = settle;
+            let look = repository_services::look_at(&address, self.run_service.now())?;
+            batch.extend([ServiceChange::Wish(wish).into(), look]);
+            Ok(self.run_service.store().commit(batch).await?)
         }
         .boxed()
     }

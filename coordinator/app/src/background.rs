@@ -111,7 +111,9 @@ impl RunWork {
                 RunEvent::Due { job }
             }
             WorkKind::Expire => RunEvent::Expired,
-            WorkKind::Publish
+            WorkKind::ReportRun
+            | WorkKind::Serve
+            | WorkKind::Publish
             | WorkKind::PublishToOthers
             | WorkKind::Webhook
             | WorkKind::Retain
@@ -181,6 +183,8 @@ impl WorkHandler for RunWorkHandler {
             // Plans and timers end in the store alone.
             WorkKind::Plan | WorkKind::Wake | WorkKind::Expire => false,
             WorkKind::FinalizeLog
+            | WorkKind::ReportRun
+            | WorkKind::Serve
             | WorkKind::Publish
             | WorkKind::PublishToOthers
             | WorkKind::Webhook

@@ -9,7 +9,7 @@ use domain::{
     run::{AttemptId, Millis, RunEffect, RunState},
     schedule::QueuedJob,
 };
-use nostr_client::outbox::Outbox;
+use nostr_client::{outbox::Outbox, protocol::nip_c1};
 use store::{Batch, Change, Lease, LeaseChange, NewWork, RunChange, StoredReport, WorkChange, WorkKind};
 
 /// Turns transitions into rows. It reads nothing and writes nothing itself.
@@ -39,7 +39,12 @@ impl RowMaker {
         let RunTransition { before, after, effects, publisher } = transition;
         let config = &self.config;
         let told = webhooks::deliveries(&config.webhooks, before.as_deref(), &after, &config.public_url, now);
+        let reports = nip_c1::reports_change(before.as_deref(), &after);
         let mut batch = vec![Change::Run(RunChange { before, after: after.clone() })];
+        if reports {
+            let id = format!("{} report", after.id);
+            batch.push(NewWork::new(id, WorkKind::ReportRun, Some(&after.id), now).into());
+        }
         for effect in effects {
             self.effect(&after, effect, publisher.as_ref(), now, &mut batch)?;
         }

@@ -13,19 +13,23 @@ mod definitions;
 mod disk_usage;
 mod effect_rows;
 mod following;
+mod keyed_locks;
 mod known_maintainers;
 mod listener;
 mod log_publisher;
 mod metrics;
 mod planner;
 mod repository_policy;
+mod repository_services;
 mod repository_settings;
 mod rerun_artifacts;
 mod restored;
 mod retention;
+mod run_reporter;
 mod run_secrets;
 mod run_service;
 mod run_trace;
+mod served_repositories;
 mod state_cache;
 mod subsystems;
 mod trigger_work;
@@ -41,6 +45,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use disk_usage::DiskUsage;
 pub use run_service::{Applied, RunService, RunServiceConfig};
+pub use served_repositories::ServedRepositories;
 
 use self::{listener::Ports, subsystems::Subsystems};
 use config::Config;
@@ -48,7 +53,7 @@ use dispatch::{Dispatch, ServerTls};
 use domain::run::Millis;
 use nostr_client::{
     advertise::{Advertiser, PoolLoad},
-    protocol::Protocols,
+    protocol::{Protocols, nip_c1::NipC1},
     relays::Answer,
 };
 use store::{ChangeNotification, Store};
@@ -56,7 +61,9 @@ use store::{ChangeNotification, Store};
 /// Stages get this long to end after the shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(10);
 /// The families of events that are listened for and answered.
-const PROTOCOLS: Protocols = Protocols::new(&[&nostr_client::protocol::hive_ci::HiveCi]);
+const PROTOCOLS: Protocols = Protocols::new(&[&nostr_client::protocol::hive_ci::HiveCi, &NipC1]);
+/// Those that are listened for where the operator wants no requests of the others.
+const WITHOUT_NIP_C1: Protocols = Protocols::new(&[&nostr_client::protocol::hive_ci::HiveCi]);
 
 /// A coordinator that listens.
 pub struct Running {
@@ -109,13 +116,18 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     following::follow_configured(&parts.store, &config, now()).await?;
     stages.until_stopped("followed repositories", parts.following().keep());
 
+    let services = parts.services();
+    services.begin().await?;
+    let (offer, offered) = watch::channel(None);
+    stages.until_stopped("offers", services.keep_offer(offer));
+
     let (load, watched) = watch::channel(PoolLoad::default());
     let advertiser = Advertiser::new(parts.keys.clone(), parts.relays.clone(), config, now);
     let pubkey = parts.keys.public_key();
     stages.until_stopped("load", watch_load(parts.store, parts.dispatch, load));
     let advertised = advertiser.announce(*watched.borrow()).await?;
     stages.until_stopped("advertiser", async move {
-        advertiser.run(watched).await;
+        tokio::join!(advertiser.run(watched), advertiser.run_offers(offered));
         Ok(())
     });
     stages.tracker.close();

@@ -17,7 +17,8 @@ use super::{
     run_service::RunService,
     workflow_source::{PlanError, WorkflowSource, utf8},
 };
-use domain::run::{Planned, RunState, StoredValues};
+use domain::id::BlobHash;
+use domain::run::{PinnedWorkflow, Planned, RunRequest, RunState, StoredValues};
 use planning::{
     self, PlanOutcome, RepositoryMetadata,
     repository_config::{self, RepositoryConfig},
@@ -75,6 +76,12 @@ impl Planner {
             Some(text) => Some(text.map_err(|why| PlanError::Author(format!("{path}: {why}")))?),
             None => None,
         };
+        if let Some(pinned) = &request.pinned {
+            if files.of(&path).is_some() {
+                return Err(PlanError::Author(format!("{path} is a definition here, and no file of the commit")));
+            }
+            self.check_pinned(pinned, &found, request, text.as_deref()).await?;
+        }
         let takes_over = state.rerun.as_ref().is_some_and(|rerun| rerun.takes_over);
         let outsider = takes_over || !self.is_insider(&found, &request.actor).await;
         let stored = match found.proven && !outsider {
@@ -124,6 +131,9 @@ impl Planner {
                     planned.notices.extend(found.other_ref.clone());
                     planned.origins = origins.into_iter().filter_map(commit).collect();
                     planned.definitions = files.used();
+                    if state.rules.reports_jobs {
+                        planned.workflow_sha256 = asked.2.as_deref().map(|text| BlobHash::of(text.as_bytes()));
+                    }
                     return Ok(*planned);
                 }
                 PlanOutcome::NeedsFiles(places) => {
@@ -158,6 +168,41 @@ impl Planner {
             }
         }
         Ok(stored)
+    }
+
+    /// A request that names the bytes of its file runs these alone, at a commit of the maintainers' state that all its
+    /// objects stand for, and for a maintainer.
+    async fn check_pinned(
+        &self,
+        pinned: &PinnedWorkflow,
+        found: &ResolvedRevision,
+        request: &RunRequest,
+        text: Option<&str>,
+    ) -> Result<(), PlanError> {
+        let refused = |why: String| Err(PlanError::Author(why));
+        let (actor, commit) = (&request.actor, &found.commit);
+        if found.repository.owner != *actor && !found.maintainers.contains(actor) {
+            return refused(format!("{actor} is no maintainer of this repository: have one of them send the trigger"));
+        }
+        if !found.proven {
+            return refused(format!(
+                "the maintainers' state does not have the commit {commit}: push it, then trigger it"
+            ));
+        }
+        if let Some(text) = text
+            && BlobHash::of(text.as_bytes()).as_str() != pinned.sha256
+        {
+            let path = &request.workflow;
+            return refused(format!("{path} at commit {commit} is another file than the trigger's hash names"));
+        }
+        for object in &pinned.objects {
+            let wanted = Revision { commit: object.clone(), ..Revision::default() };
+            let other = self.sources.resolve(&request.repository, &wanted).await?.commit;
+            if other != *commit {
+                return refused(format!("the trigger names {object} too, which is of another commit ({other})"));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a key's requests count like a maintainer's: it is one, or was named by the operator, or by the

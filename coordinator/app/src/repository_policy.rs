@@ -31,6 +31,7 @@ impl<'a> RepositoryPolicy<'a> {
             retry_started: self.config.retry.started,
             maintainers_read: self.configured().is_some_and(|found| found.maintainers),
             one_worker: false,
+            reports_jobs: false,
         }
     }
 

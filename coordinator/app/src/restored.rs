@@ -77,8 +77,14 @@ mod tests {
         let protocols = Protocols::new(&[&nostr_client::protocol::hive_ci::HiveCi]);
         let outbox = Outbox::new(keys.clone(), protocols, delivery);
         let key = StoreKey::from_hex(&"11".repeat(32)).unwrap();
-        let service =
-            RunServiceConfig { store: store.clone(), store_key: key, outbox, config, clock: || testing::START };
+        let service = RunServiceConfig {
+            store: store.clone(),
+            store_key: key,
+            outbox,
+            served: Default::default(),
+            config,
+            clock: || testing::START,
+        };
         let service = service.build(&mut crate::metrics::registry());
         let mut ended = Vec::new();
         for (number, answered) in [(1, true), (2, false)] {

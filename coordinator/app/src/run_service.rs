@@ -10,13 +10,14 @@ use super::{
     metrics::runs::{Observed, RunMetrics},
     repository_policy::RepositoryPolicy,
     run_secrets::{RunSecrets, StoredForJob},
+    served_repositories::ServedRepositories,
     state_cache::{Snapshot, StateCache, WriteSet},
     unit_of_work::{self, Outcome, Sources},
 };
 use config::{Config, Definitions};
 use domain::{
     id::{JobKey, RunId},
-    run::{self, Millis, NewRun, Repository, Rerun, RunEvent, RunRefusal, RunRequest, RunState},
+    run::{self, Millis, NewRun, Repository, Rerun, RunEvent, RunRefusal, RunRequest, RunRules, RunState},
     schedule::WaitUpdate,
 };
 use nostr_client::{outbox::Outbox, protocol::Secrets};
@@ -38,6 +39,7 @@ struct Inner {
     cache: StateCache,
     secrets: RunSecrets,
     rows: RowMaker,
+    served: ServedRepositories,
     config: Arc<Config>,
     metrics: RunMetrics,
     clock: fn() -> Millis,
@@ -60,6 +62,8 @@ pub struct RunServiceConfig {
     pub store_key: StoreKey,
     /// Makes the events that report on runs.
     pub outbox: Outbox,
+    /// Whose runs are reported job by job.
+    pub served: ServedRepositories,
     /// The whole configuration: repositories have rules of their own.
     pub config: Arc<Config>,
     /// Unix milliseconds.
@@ -69,11 +73,11 @@ pub struct RunServiceConfig {
 impl RunServiceConfig {
     /// The service; its metrics go into the registry.
     pub fn build(self, registry: &mut Registry) -> RunService {
-        let Self { store, store_key, outbox, config, clock } = self;
+        let Self { store, store_key, outbox, served, config, clock } = self;
         let secrets = RunSecrets { store: store.clone(), protocols: outbox.protocols(), store_key };
         let rows = RowMaker { outbox, config: config.clone() };
         let (cache, metrics) = (StateCache::default(), RunMetrics::new(registry));
-        RunService(Arc::new(Inner { store, cache, secrets, rows, config, metrics, clock }))
+        RunService(Arc::new(Inner { store, cache, secrets, rows, served, config, metrics, clock }))
     }
 }
 
@@ -101,7 +105,7 @@ impl RunService {
         secrets: &Secrets,
         settle: Batch,
     ) -> anyhow::Result<Arc<RunState>> {
-        let Inner { store, config, rows, .. } = &*self.0;
+        let Inner { store, config, rows, served, .. } = &*self.0;
         let now = self.now();
         let id = RunId::from(uuid::Uuid::now_v7().to_string());
         let expires_at = now.saturating_add(config.keep_days.saturating_mul(DAY_MS));
@@ -121,7 +125,7 @@ impl RunService {
             number: rerun.as_ref().map_or(0, |rerun| rerun.number),
             rerun,
             secrets: secrets.names(),
-            rules: policy.rules(),
+            rules: RunRules { reports_jobs: served.reports(&request), ..policy.rules() },
             environments: policy.environments(),
             visibility: policy.visibility(),
             expires_at,
@@ -272,6 +276,11 @@ impl RunService {
         value: SecretString,
     ) -> Result<ValueContent, SealError> {
         self.0.secrets.seal_stored(repository, environment, name, value)
+    }
+
+    /// Which repositories are served.
+    pub(super) fn served(&self) -> &ServedRepositories {
+        &self.0.served
     }
 
     /// Makes the events that go to relays.

@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use url::Url;
 
 use super::{
-    PROTOCOLS,
+    PROTOCOLS, WITHOUT_NIP_C1,
     adapters::{
         actions_api::Services, job_repository::JobRepositories, object_source::ObjectSource, operator_api::Operator,
         profiles::Profiles, relay_lookup::RelayLookup,
@@ -17,15 +17,19 @@ use super::{
     background::{RunWork, SlowPlans},
     definitions::Definitions,
     following::Following,
+    keyed_locks::KeyedLocks,
     known_maintainers::KnownMaintainers,
     log_publisher::LogPublisher,
     metrics::{self, Metrics},
     now,
     planner::Planner,
     repository_policy::RepositoryPolicy,
+    repository_services::RepositoryServices,
     repository_settings::RepositorySettings,
     restored, retention,
+    run_reporter::RunReporter,
     run_service::{RunService, RunServiceConfig},
+    served_repositories::ServedRepositories,
     trigger_work::TriggerWork,
 };
 use actions_api::{ActionsApi, Issuer};
@@ -40,7 +44,7 @@ use nostr_client::{
     outbox::Outbox,
     policy::Policy,
     publish::Publisher,
-    relays::Relays,
+    relays::{Relays, normal},
     remote_signer::RemoteSigners,
 };
 use source::RepositoryMirrors;
@@ -86,8 +90,9 @@ impl Subsystems {
         let delivery = DeliveryPlan::new(relays.clone(), &config.relays, now);
         let outbox = Outbox::new(keys.clone(), PROTOCOLS, delivery);
         let mut registry = metrics::registry();
+        let served = ServedRepositories::new(&config)?;
         let run_service =
-            RunServiceConfig { store: store.clone(), store_key, outbox, config: config.clone(), clock: now };
+            RunServiceConfig { store: store.clone(), store_key, outbox, served, config: config.clone(), clock: now };
         let run_service = run_service.build(&mut registry);
         restored::end_answered(&run_service, &relays, &config.relays, &keys.public_key()).await?;
 
@@ -194,17 +199,44 @@ impl Subsystems {
             config: self.config.clone(),
         };
         let mut handlers = run_work.handlers();
-        handlers.push(Arc::new(trigger_work));
+        handlers.extend([Arc::new(trigger_work) as Arc<dyn WorkHandler>, Arc::new(self.run_reporter())]);
+        handlers.push(Arc::new(self.services()));
         handlers.extend([Arc::new(publisher) as Arc<dyn WorkHandler>, Arc::new(to_others)]);
         handlers.extend([Arc::new(webhooks) as Arc<dyn WorkHandler>, Arc::new(retention)]);
         let (store, coordinator) = (self.store.clone(), self.coordinator.clone());
         Ok(work::Config { store, coordinator, clock: now, handlers }.build())
     }
 
+    /// Which repositories are served.
+    pub(super) fn services(&self) -> RepositoryServices {
+        RepositoryServices {
+            run_service: self.run_service.clone(),
+            sources: self.sources.clone(),
+            served: self.run_service.served().clone(),
+            policy: self.policy.clone(),
+            dispatch: self.dispatch.clone(),
+            config: self.config.clone(),
+            us: self.keys.public_key(),
+            locks: Arc::new(KeyedLocks::default()),
+        }
+    }
+
+    fn run_reporter(&self) -> RunReporter {
+        let first = |urls: &[String]| urls.iter().find_map(|url| normal(url)).unwrap_or_default();
+        RunReporter {
+            run_service: self.run_service.clone(),
+            log_publisher: self.log_publisher.clone(),
+            us: self.keys.public_key(),
+            relays: [first(&self.config.relays.write), first(&self.config.relays.read)],
+            locks: KeyedLocks::default(),
+        }
+    }
+
     /// What hears requests.
     pub(super) fn intake(&self) -> Intake<Admission> {
         let handler = Admission {
             run_service: self.run_service.clone(),
+            sources: self.sources.clone(),
             policy: self.policy.clone(),
             archive: self.log_publisher.clone(),
         };
@@ -214,7 +246,7 @@ impl Subsystems {
             store: self.store.clone(),
             relays: self.relays.clone(),
             policy: self.policy.clone(),
-            protocols: PROTOCOLS,
+            protocols: if self.config.nip_c1.requests { PROTOCOLS } else { WITHOUT_NIP_C1 },
             handler,
             clock: now,
         }

@@ -38,6 +38,7 @@ impl Config {
             "relays.read is empty: name at least one relay that job events come from"
         );
         ensure!(!self.relays.write.is_empty(), "relays.write is empty: name at least one relay that takes results");
+        self.nip_c1.addresses()?;
         let url = &self.store.url;
         ensure!(
             url.is_empty() || url.starts_with("postgres://") || url.starts_with("postgresql://"),

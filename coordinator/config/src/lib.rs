@@ -4,6 +4,7 @@ mod check;
 pub mod keys;
 mod lease_timeouts;
 pub mod load;
+mod nip_c1;
 mod policy;
 mod triggers;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     lease_timeouts::LeaseTimeouts,
+    nip_c1::NipC1,
     policy::{Policy, repository_address},
     triggers::Triggers,
 };
@@ -74,6 +76,8 @@ pub struct Config {
     pub definitions: DefinitionsConfig,
     /// What starts workflows without anybody asking.
     pub triggers: Triggers,
+    /// The events of NIP-C1.
+    pub nip_c1: NipC1,
     /// Caches and artifacts of jobs.
     pub kept: CacheAndArtifactLimits,
     /// Enrolled workers: Ed25519 public keys (hex), beside those enrolled by token.
@@ -509,6 +513,7 @@ impl Default for Config {
             actions: Actions::default(),
             definitions: DefinitionsConfig::default(),
             triggers: Triggers::default(),
+            nip_c1: NipC1::default(),
             kept: CacheAndArtifactLimits::default(),
             workers: Vec::new(),
             keep_days: 90,

@@ -16,6 +16,7 @@ mod environment;
 mod event;
 mod job_context;
 mod job_id;
+mod ngit_variables;
 mod order;
 mod origin;
 mod ready;
@@ -105,8 +106,21 @@ pub struct RunRequest {
     /// Where it asks for one program to be run, and for no workflow.
     #[serde(default)]
     pub command: Option<PlainCommand>,
+    /// Where it names the bytes of the workflow: then no others are run, and only for a maintainer, at a commit of the
+    /// maintainers' state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<PinnedWorkflow>,
     /// When it was seen.
     pub received_at: Millis,
+}
+
+/// A workflow file that a request names by its bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedWorkflow {
+    /// SHA-256 of the file, 64 lower-case hex.
+    pub sha256: String,
+    /// Ids of git objects that stand for the commit too: annotated tags of it.
+    pub objects: Vec<String>,
 }
 
 /// A program that a request names itself. Its environment is the request's.
@@ -177,6 +191,9 @@ pub struct Planned {
     /// What maintainers stored for the repository, where the run is trusted.
     #[serde(default, skip_serializing_if = "StoredValues::is_empty")]
     pub stored: StoredValues,
+    /// SHA-256 of its workflow file, where runs are reported by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_sha256: Option<BlobHash>,
     /// Notices for the run's log.
     pub notices: Vec<String>,
     /// Relays of the repository, for publishing.
@@ -295,6 +312,9 @@ pub struct RunRules {
     /// There is one worker only: an image that it could not have, no other has.
     #[serde(default)]
     pub one_worker: bool,
+    /// Its progress and each of its jobs are reported to whoever follows the repository, besides the answers to who asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reports_jobs: bool,
 }
 
 /// Whether a job is retried whose worker was lost after its first step began.

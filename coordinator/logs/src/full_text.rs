@@ -61,6 +61,17 @@ impl Logs {
         Ok(act_format::render(&head, jobs))
     }
 
+    /// Every line of one attempt so far, as in [`Self::full_text`] but without a heading.
+    pub fn attempt_text(
+        &self,
+        run: &RunId,
+        job: &JobKey,
+        attempt: u32,
+    ) -> impl Stream<Item = anyhow::Result<Bytes>> + Send + use<> {
+        let folder = self.folder.join(name::escape(run.as_str())).join(name::escape(job.as_str()));
+        attempt_lines(folder.join(attempt.to_string()), u64::MAX)
+    }
+
     /// Every line of every attempt so far, one attempt after the other, as it is read. What stands before each line may make
     /// it much longer than the log: of one that it makes more than four times as long, the end is left out, and that is said.
     /// `of`: of this job and attempt alone.

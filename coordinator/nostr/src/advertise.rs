@@ -1,15 +1,17 @@
-//! The pool's advertisement (10100) and its relay list (10002): how clients find us and see that we are alive.
+//! The pool's advertisement (10100), its relay list (10002), and what it offers to repositories (19843, 19844): how clients find
+//! us and see that we are alive.
 
 use std::time::Duration;
 
 use futures::future::join_all;
-use nostr::{EventBuilder, Keys, Kind, Tag, TagKind, Timestamp};
+use nostr::{Event, EventBuilder, Keys, Kind, Tag, TagKind, Timestamp};
 use tokio::{sync::watch, time::Instant};
 
 use config::Config;
 
 use super::{
     Clock,
+    protocol::nip_c1::ServiceOffer,
     relays::{Answer, Relays, normal},
     tags::tag,
 };
@@ -18,6 +20,8 @@ use super::{
 pub const ADVERTISEMENT: u16 = 10100;
 /// Clients take a pool for gone after five minutes without a new advertisement.
 const EVERY: Duration = Duration::from_secs(90);
+/// What is offered to repositories lives for half an hour.
+const OFFERED: Duration = Duration::from_secs(15 * 60);
 /// A change is told after this, with those that follow it at once.
 const DEBOUNCE: Duration = Duration::from_secs(3);
 /// How long a relay may take.
@@ -125,19 +129,42 @@ impl Advertiser {
         }
     }
 
+    /// Publishes what is offered to repositories (NIP-C1) for as long as something is: again before it expires, and soon
+    /// after a change.
+    pub async fn run_offers(&self, mut offers: watch::Receiver<Option<ServiceOffer>>) {
+        loop {
+            let offer = offers.borrow_and_update().clone();
+            let us = self.keys.public_key();
+            for draft in offer.iter().flat_map(|offer| offer.drafts(&us, (self.clock)() / 1000)) {
+                let sent = async { Ok::<_, anyhow::Error>(self.send(&draft.event.sign_with_keys(&self.keys)?).await) };
+                if let Err(error) = sent.await {
+                    tracing::error!("what is offered to repositories was not published: {error:#}");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(OFFERED), if offer.is_some() => {}
+                changed = offers.changed() => match changed {
+                    Ok(()) => tokio::time::sleep(DEBOUNCE).await,
+                    Err(_) => return,
+                }
+            }
+        }
+    }
+
     async fn publish(&self, event: EventBuilder) -> anyhow::Result<Vec<(String, Answer)>> {
         let event = event.custom_created_at(Timestamp::from((self.clock)() / 1000)).sign_with_keys(&self.keys)?;
+        Ok(self.send(&event).await)
+    }
+
+    async fn send(&self, event: &Event) -> Vec<(String, Answer)> {
         let urls = self.config.relays.write.iter().chain(&self.config.relays.index);
         let urls: indexmap::IndexSet<String> = urls.filter_map(|url| normal(url)).collect();
-        let sent = urls.into_iter().map(|url| {
-            let event = &event;
-            async move {
-                let answer = tokio::time::timeout(WAIT, self.relays.send(&url, event)).await;
-                let answer = answer.unwrap_or_else(|_| Answer::Later("no answer in time".into()));
-                (url, answer)
-            }
+        let sent = urls.into_iter().map(|url| async move {
+            let answer = tokio::time::timeout(WAIT, self.relays.send(&url, event)).await;
+            let answer = answer.unwrap_or_else(|_| Answer::Later("no answer in time".into()));
+            (url, answer)
         });
-        Ok(join_all(sent).await)
+        join_all(sent).await
     }
 }
 

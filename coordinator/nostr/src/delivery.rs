@@ -76,6 +76,11 @@ impl DeliveryPlan {
         self.merge(named.iter().chain(announced).chain(&run.request.repository.relays).chain(&read))
     }
 
+    /// The relays of what is said of a repository, which is published on these.
+    pub fn of_repository(&self, relays: &[String]) -> Vec<(String, RelayClass)> {
+        self.merge(relays.iter())
+    }
+
     /// The relays of a refusal.
     pub fn of_refusal(&self, refusal: &Refusal, audience: Audience) -> Vec<(String, RelayClass)> {
         match audience {

@@ -48,6 +48,7 @@ mod pending;
 mod reader;
 pub(crate) mod reading;
 mod recent;
+mod service;
 mod shares;
 mod triage;
 mod unread;
@@ -83,6 +84,8 @@ pub trait RequestHandler: Send + Sync + 'static {
     fn refuse(&self, refusal: Refusal, audience: Audience, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
     /// Somebody asks to end the run of this request. Returns whether there is such a run, theirs to end or not.
     fn cancel(&self, request: EventId, cancel: CancelRequest) -> BoxFuture<'_, anyhow::Result<bool>>;
+    /// Somebody asks that a repository be served from now on, or no more. `relay` had the event. `settle` as above.
+    fn service(&self, event: Event, relay: String, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
     /// Requests whose runs have not ended: the newest of each author first, then the second of each, and so on.
     fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<EventId>>>;
 }
@@ -324,6 +327,7 @@ impl<D: RequestHandler> Inner<D> {
         match protocol.read(event, &self.context()) {
             EventMeaning::Request { partner } => self.request(protocol, relay, event, Ok(partner)).await,
             EventMeaning::Partner => self.partner(event).await,
+            EventMeaning::Service => self.service(relay, event).await,
             EventMeaning::Cancel(requests) => self.cancel(event, requests, CancelRequest::Cancel(event.pubkey)).await,
             EventMeaning::Rejected(Rejection::Ignored(why)) => {
                 self.count(event, why);

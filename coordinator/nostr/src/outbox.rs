@@ -71,6 +71,24 @@ impl Outbox {
         Ok(batch)
     }
 
+    /// What the coordinator says of a repository, to it and to our own relays.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn announce(&self, draft: &Draft, relays: &[String], now: Millis) -> anyhow::Result<Batch> {
+        self.event(draft, &self.delivery.of_repository(relays), None, now)
+    }
+
+    /// What the coordinator says of a run by itself, in this order.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn reports(&self, state: &RunState, drafts: &[Draft], now: Millis) -> anyhow::Result<Batch> {
+        let relays = self.delivery.of_run(state);
+        let rows = drafts.iter().map(|draft| self.event(draft, &relays, Some(&state.id), now));
+        Ok(rows.collect::<anyhow::Result<Vec<Batch>>>()?.concat())
+    }
+
     /// The answers to a refused request; `log` is where the reason can be read, if anywhere.
     ///
     /// # Errors

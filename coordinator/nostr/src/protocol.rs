@@ -15,6 +15,7 @@ use domain::id::RunId;
 use domain::run::{FinalizedLog, Millis, NostrOrigin, RunRequest, RunUpdate};
 use store::Signer;
 
+mod bounds;
 pub mod hive_ci;
 pub mod nip_c1;
 
@@ -126,6 +127,9 @@ pub enum EventMeaning {
     },
     /// Requests may wait for it.
     Partner,
+    /// It asks that a repository be served from now on, or no more. Whoever serves it reads what it says, and looks at who
+    /// may ask.
+    Service,
     /// Ends the runs of these requests. Whoever knows them checks that their author, or a maintainer, asks for it.
     Cancel(Vec<EventId>),
     /// It becomes nothing.
@@ -151,6 +155,8 @@ pub enum Ignored {
     NotAJob,
     /// Its run was signed by another key: an answer would speak for somebody else's run.
     ForeignRun,
+    /// It breaks a rule of its kind, and no answer is foreseen.
+    Malformed,
     /// Its id or signature is wrong.
     Forged,
     /// It was answered before this database knew of it.

@@ -17,6 +17,7 @@ use nostr_client::{
     protocol::{
         Ignored, Protocols, Refusal, Secrets,
         hive_ci::{self, HiveCi},
+        nip_c1::{self, NipC1},
     },
     relays::{Answer, Relays},
 };
@@ -31,12 +32,14 @@ use tokio::sync::mpsc;
 
 #[path = "relay/challenges.rs"]
 mod challenges;
+#[path = "relay/nip_c1.rs"]
+mod of_nip_c1;
 #[path = "relay/pages.rs"]
 mod pages;
 #[path = "relay/strangers.rs"]
 mod strangers;
 
-const PROTOCOLS: Protocols = Protocols::new(&[&HiveCi]);
+const PROTOCOLS: Protocols = Protocols::new(&[&HiveCi, &NipC1]);
 const LIMIT: Duration = Duration::from_secs(60);
 /// Who waits for a closed subscription waits until a partner is asked for again.
 const ASKED_AGAIN: Duration = Duration::from_secs(60);
@@ -114,6 +117,7 @@ enum Handed {
     Accepted(String),
     Refused(String, Audience),
     Cancelled(EventId, CancelRequest),
+    Service(EventId),
 }
 
 /// Stores as `serve` does and tells the test.
@@ -130,6 +134,14 @@ impl RequestHandler for TestHandler {
             self.live.lock().push(EventId::from_hex(&request.id)?);
             self.handed.send(Handed::Accepted(request.id)).ok();
             Ok(None)
+        })
+    }
+
+    fn service(&self, event: Event, _: String, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(async move {
+            self.store.commit(settle).await?;
+            self.handed.send(Handed::Service(event.id)).ok();
+            Ok(())
         })
     }
 

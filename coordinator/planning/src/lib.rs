@@ -222,6 +222,7 @@ pub fn assemble(
         origins: IndexMap::new(),
         definitions: Vec::new(),
         stored: StoredValues::default(),
+        workflow_sha256: None,
         notices: Vec::new(),
         relays: Vec::new(),
         maintainers: Vec::new(),

@@ -33,6 +33,7 @@ fn request(trigger: Option<&str>) -> RunRequest {
         inputs: None,
         again: None,
         command: None,
+        pinned: None,
         received_at: 0,
     }
 }

@@ -32,6 +32,7 @@ mod run_parts;
 mod runs;
 mod schema;
 pub mod seal;
+mod services;
 mod sql;
 mod sqlite;
 #[cfg(any(test, feature = "testing"))]
@@ -68,6 +69,7 @@ pub use self::{
     retention::{ExpiredRun, TableSize, UnfinishedRun},
     run_list::{Filter, Page, PhaseName, Reader, SEARCHED, Status, Summary},
     run_parts::RunChange,
+    services::{ServedRepository, ServiceChange, ServiceWish},
     uploads::Uploads,
     webhook_deliveries::{DeliveryState, NewWebhookDelivery, WebhookDelivery, WebhookDeliveryChange},
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
@@ -369,6 +371,8 @@ pub enum Change {
     Artifact(ArtifactChange),
     /// Definitions of a repository's workflows, and whose count.
     DefinitionScan(DefinitionScan),
+    /// Repositories that are to be served, and that are.
+    Service(ServiceChange),
     /// Deliveries of webhooks.
     WebhookDelivery(WebhookDeliveryChange),
     /// Work to carry out after this commit, and what became of it.

@@ -131,6 +131,12 @@ impl Store {
         self.outgoing(statement.bind(run).fetch_all(&self.readers).await?).await
     }
 
+    /// Events that were made of a run, unsigned as JSON, in the order of making.
+    pub async fn events_of(&self, run: &RunId) -> Found<Vec<String>> {
+        let statement = query("SELECT unsigned FROM outbox WHERE run = $1 ORDER BY sequence").bind(run);
+        rows(statement.fetch_all(&self.readers).await?, |row| row.get(0))
+    }
+
     async fn outgoing(&self, found: Vec<Row>) -> Found<Vec<Pending>> {
         let mut pending = rows(found, |row| {
             let outgoing = Outgoing {

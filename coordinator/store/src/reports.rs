@@ -68,16 +68,19 @@ impl Store {
                     continue;
                 };
                 left = rest;
-                let statement =
-                    query_scalar("SELECT report FROM job_reports WHERE run = $1 AND job = $2 AND attempt = $3");
-                let text: Option<String> =
-                    statement.bind(run).bind(&job).bind(attempt).fetch_optional(&self.readers).await?;
-                if let Some(text) = text {
-                    reports.found.insert(job, serde_json::from_str(&text)?);
+                if let Some(report) = self.report(run, &job, attempt).await? {
+                    reports.found.insert(job, report);
                 }
             }
         }
         Ok(reports)
+    }
+
+    /// The report of one attempt.
+    pub async fn report(&self, run: &RunId, job: &JobKey, attempt: u32) -> Result<Option<JobReport>, StoreError> {
+        let statement = query_scalar("SELECT report FROM job_reports WHERE run = $1 AND job = $2 AND attempt = $3");
+        let text: Option<String> = statement.bind(run).bind(job).bind(attempt).fetch_optional(&self.readers).await?;
+        Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
     }
 
     async fn reports_of_run(&self, run: &RunId) -> Result<Vec<(JobKey, u32, JobReport)>, StoreError> {

@@ -33,6 +33,7 @@ const SHARED: &[&str] = &[
     include_str!("../migrations/0015_run_titles.sql"),
     include_str!("../migrations/0016_followed_repositories.sql"),
     include_str!("../migrations/0017_repository_values.sql"),
+    include_str!("../migrations/0018_services.sql"),
 ];
 
 /// What SQLite files of earlier versions carry over after a shared script, by its number.

@@ -6,6 +6,7 @@ mod parts;
 mod repository_values;
 mod retention;
 mod server;
+mod services;
 mod upgrade;
 mod webhooks;
 
@@ -51,6 +52,7 @@ fn run(id: &str, serial: u64) -> RunState {
             inputs: None,
             again: None,
             command: None,
+            pinned: None,
             received_at: 1,
         }),
         planned: None,

@@ -29,6 +29,10 @@ pub enum WorkKind {
     Wake,
     /// Deliver [`domain::run::RunEvent::Expired`] to a run at a moment.
     Expire,
+    /// Say what is new of a run and its jobs, and say again what would expire.
+    ReportRun,
+    /// Find out whether a repository is to be served, and say so.
+    Serve,
     /// Send one event to one relay of ours; the lane is the relay.
     Publish,
     /// Send one event to one relay that is not ours; the lane is the relay.

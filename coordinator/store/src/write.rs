@@ -13,7 +13,7 @@ use super::{
     WebhookDeliveryChange, WorkChange, WorkerChange, WorkerRow, artifacts, caches,
     columns::{fenced, integer},
     counters::next,
-    definitions, followed, leases, reports, runs,
+    definitions, followed, leases, reports, runs, services,
     sql::{Connection, query},
     webhook_deliveries, work, workers,
 };
@@ -94,6 +94,7 @@ pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Resul
         Change::Cache(change) => caches::apply(connection, change).await,
         Change::Artifact(change) => artifacts::apply(connection, change).await,
         Change::DefinitionScan(looked) => definitions::apply(connection, looked).await,
+        Change::Service(change) => services::apply(connection, change).await,
         Change::WebhookDelivery(change) => webhook_deliveries::apply(connection, change).await,
         Change::Work(change) => work::apply(connection, change).await,
         Change::Lease(change) => leases::apply(connection, change).await,

@@ -110,6 +110,7 @@ impl Machinery {
             store: store.clone(),
             store_key: key,
             outbox,
+            served: Default::default(),
             config: config.clone(),
             clock: clock::now,
         };
@@ -215,7 +216,9 @@ impl Running {
                 RunEvent::Due { job: payload["job"].as_str().context("a wake-up names a job")?.into() }
             }
             WorkKind::Expire => RunEvent::Expired,
-            WorkKind::Publish
+            WorkKind::ReportRun
+            | WorkKind::Serve
+            | WorkKind::Publish
             | WorkKind::PublishToOthers
             | WorkKind::Webhook
             | WorkKind::Retain

@@ -22,7 +22,7 @@ use store::{RelayClass, Signer, Store, seal::StoreKey};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{RunServiceConfig, now};
+use crate::{RunServiceConfig, adapters::relay_lookup::RelayLookup, now};
 
 /// A second family of events: one event asks for a run or its end, and one event with a word answers.
 #[derive(Debug)]
@@ -151,7 +151,14 @@ impl Pool {
         let outbox = Outbox::new(keys.clone(), protocols, delivery);
         let key = StoreKey::from_hex(&"11".repeat(32)).unwrap();
         let (of_store, of_config) = (store.clone(), config.clone());
-        let service = RunServiceConfig { store: of_store, store_key: key, outbox, config: of_config, clock: now };
+        let service = RunServiceConfig {
+            store: of_store,
+            store_key: key,
+            outbox,
+            served: Default::default(),
+            config: of_config,
+            clock: now,
+        };
         let service = service.build(&mut crate::metrics::registry());
         let archive = LogPublisher {
             blobs: blobs::Blobs::open_alone(&folder.path().join("blobs"), store.clone()).unwrap(),
@@ -164,7 +171,10 @@ impl Pool {
             clock: now,
         };
         let policy = Policy::new(&config).unwrap();
-        let handler = Admission { run_service: service.clone(), policy: policy.clone(), archive };
+        let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
+        let mirrors = folder.path().join("mirrors");
+        let sources = Arc::new(RepositoryMirrors::new(mirrors, config::Source::default(), Arc::new(lookup)));
+        let handler = Admission { run_service: service.clone(), sources, policy: policy.clone(), archive };
         let intake = IntakeConfig {
             keys: keys.clone(),
             config,

@@ -44,7 +44,8 @@ impl World {
             let outbox = Outbox::new(keys.clone(), Protocols::new(&[]), delivery);
             let key = StoreKey::from_hex(&"ab".repeat(32)).unwrap();
             let (store, config) = (store.clone(), config.clone());
-            RunServiceConfig { store, store_key: key, outbox, config, clock: now }.build(&mut Registry::default())
+            RunServiceConfig { store, store_key: key, outbox, served: Default::default(), config, clock: now }
+                .build(&mut Registry::default())
         };
         Self { service: service(), other: service(), store }
     }

@@ -8,7 +8,7 @@ use workflow::{
 
 use crate::id::{JobKey, RunId};
 
-use super::{RunState, job_id::job_id};
+use super::{RunState, job_id::job_id, ngit_variables};
 
 /// The order for the current attempt of a job; `None` where the run has no such job or no plan.
 pub fn order(state: &RunState, key: &JobKey) -> Option<JobOrder> {
@@ -36,6 +36,8 @@ pub fn order(state: &RunState, key: &JobKey) -> Option<JobOrder> {
         let why = why.map(|reason| format!(": {}", reason)).unwrap_or_default();
         notices.push(format!("This is attempt {attempt}; the one before was lost{why}."));
     }
+    let mut request_env = state.request_variables(planned).clone();
+    ngit_variables::add(&mut request_env, state, planned);
     Some(JobOrder {
         run: state.id.to_string(),
         key: key.to_string(),
@@ -51,7 +53,7 @@ pub fn order(state: &RunState, key: &JobKey) -> Option<JobOrder> {
         },
         runs_on: job.labels.clone(),
         contexts,
-        request_env: state.request_variables(planned).clone(),
+        request_env,
         workflow_env: file.env.clone(),
         workflow_defaults: file.defaults.clone(),
         timeout_ms: job.timeout_ms,

@@ -91,6 +91,7 @@ pub fn planned(jobs: Vec<(&str, Job)>) -> Planned {
         called: IndexMap::new(),
         origins: IndexMap::new(),
         definitions: Vec::new(),
+        workflow_sha256: None,
         notices: Vec::new(),
         relays: Vec::new(),
         maintainers: Vec::new(),
@@ -114,6 +115,7 @@ pub fn request() -> RunRequest {
         inputs: None,
         again: None,
         command: None,
+        pinned: None,
         received_at: START,
     }
 }

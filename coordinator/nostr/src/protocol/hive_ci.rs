@@ -9,12 +9,13 @@
 use nostr::{Event, EventId, Filter, Kind, PublicKey, Timestamp};
 
 use crate::{
-    protocol::{Draft, EventMeaning, Ignored, Protocol, ReadContext, Refusal, Rejection, Secrets},
+    protocol::{
+        Draft, EventMeaning, Ignored, Protocol, ReadContext, Refusal, Rejection, Secrets, bounds::out_of_bounds,
+    },
     tags,
 };
-use config::Limits;
 use domain::id::RunId;
-use domain::run::{FinalizedLog, Millis, NostrOrigin, RunRequest, RunUpdate};
+use domain::run::{FinalizedLog, NostrOrigin, RunRequest, RunUpdate};
 
 use self::shape::Shape;
 
@@ -169,32 +170,6 @@ fn awaits(job: &Event, context: &ReadContext<'_>) -> Result<Option<EventId>, Rej
 /// Whether a job without a run is its own run, as the first clients sent it.
 fn is_whole(job: &Event) -> bool {
     tags::first(job, "a").is_some() && Shape::of(job).is_some()
-}
-
-/// Limits that hold for each event, looked at before anything else is read.
-fn out_of_bounds(event: &Event, limits: &Limits, now: Millis) -> Option<String> {
-    let seconds = now / 1000;
-    let at = event.created_at.as_secs();
-    if event.tags.len() > limits.event_tags {
-        return Some(format!("the event has {} tags, this pool reads at most {}", event.tags.len(), limits.event_tags));
-    }
-    let bytes = event.content.len()
-        + event.tags.iter().flat_map(|tag| tag.as_slice()).map(|value| value.len() + 3).sum::<usize>();
-    if bytes > limits.event_bytes {
-        return Some(format!("the event has {bytes} bytes, this pool reads at most {}", limits.event_bytes));
-    }
-    if at > seconds.saturating_add(limits.ahead) {
-        return Some(format!("the event is dated {} seconds ahead: set the clock it was made with", at - seconds));
-    }
-    if at < seconds.saturating_sub(limits.age) {
-        return Some(format!("the event is {} hours old: send the job again", (seconds - at) / 3600));
-    }
-    event
-        .tags
-        .iter()
-        .flat_map(|tag| tag.as_slice())
-        .any(|value| value.contains('\0'))
-        .then(|| "the event holds the character U+0000, which no environment can hold".into())
 }
 
 /// Jobs that a 5102 asks to end, if it is addressed to us.

@@ -5,14 +5,14 @@ use nostr::{Event, EventId, Keys, PublicKey, SecretKey, nips::nip44};
 use secrecy::SecretString;
 
 use crate::{
-    protocol::{Ignored, Protocol, ReadContext, Refusal, Rejection, Secrets},
+    protocol::{Ignored, Protocol, ReadContext, Refusal, Rejection, Secrets, bounds::out_of_bounds},
     tags,
 };
 use config::Limits;
 use domain::run::{NostrOrigin, OriginEvent, Repository, RequestOrigin, RerunRequest, RerunScope, RunRequest};
 
 use super::{
-    HiveCi, JOB, PUBLISHER_SECRET, RUN, awaits, out_of_bounds,
+    HiveCi, JOB, PUBLISHER_SECRET, RUN, awaits,
     shape::{Arguments, Shape},
 };
 
@@ -224,6 +224,7 @@ impl Pair<'_> {
             inputs: self.inputs(),
             again: self.again()?,
             command: None,
+            pinned: None,
             received_at: self.context.now,
         };
         Ok((request, values))

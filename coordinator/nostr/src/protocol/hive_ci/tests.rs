@@ -8,6 +8,8 @@ use domain::run::{FinalizedLog, OriginEvent, RequestOrigin, RunEnd, RunUpdate};
 use store::Signer;
 
 use super::*;
+use config::Limits;
+use domain::run::Millis;
 
 mod shapes;
 

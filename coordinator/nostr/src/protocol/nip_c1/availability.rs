@@ -30,7 +30,7 @@ pub enum AdmissionPolicy {
 }
 
 /// What a coordinator says of itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// Name and version of the program.
     pub software: (String, String),
@@ -42,6 +42,24 @@ pub struct Offer {
     pub automatic: bool,
     /// For whom secrets are encrypted, and where they are sent; `None`: none are taken.
     pub secrets_key: Option<(PublicKey, Vec<String>)>,
+}
+
+/// What is offered, and to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceOffer {
+    /// What.
+    pub offer: Offer,
+    /// Repositories that may ask for service.
+    pub repositories: Vec<RepositoryAddress>,
+    /// Owners all of whose repositories may.
+    pub owners: Vec<PublicKey>,
+}
+
+impl ServiceOffer {
+    /// The events that say so at a time (s).
+    pub fn drafts(&self, us: &PublicKey, stamp: u64) -> [Draft; 2] {
+        [advertisement(us, &self.offer, stamp), readiness(us, &self.repositories, &self.owners, stamp)]
+    }
 }
 
 /// `W` and `R`: what runs here. A coordinator without a worker offers the family all the same, so one label stands there.
