@@ -174,7 +174,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         bail!("--event {event}: unknown event; there are {}", events.join(", "));
     }
     if args.watch {
-        return watch(&args).await;
+        return Box::pin(watch(&args)).await;
     }
     let checkout = args.open()?;
     let values = args.values()?;
