@@ -161,7 +161,7 @@ mod tests {
         let cases = [
             (Policy { pubkeys: one(), ..none() }, ""),
             (Policy { maintainers: true, owners: one(), ..none() }, ""),
-            (Policy { everyone: true, ..none() }, "every stranger"),
+            (Policy { everyone: true, ..none() }, "anyone can run programs"),
             (none(), "nobody may run anything"),
             (Policy { maintainers: true, pubkeys: one(), ..none() }, "no repository is named"),
             (Policy { maintainers: true, ..none() }, "nobody may run anything"),
