@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # Outside the checkout, so that every clone on a machine shares one build of the dependencies.
 export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/longshore/target
 
-.PHONY: help setup build demo test bench failures flood fuzz simulate conformance screenshots deny
+.PHONY: help setup build demo test bench failures flood fuzz simulate conformance clients screenshots deny
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -50,6 +50,9 @@ conformance: ## Run a corpus: make conformance DIR=… [ARGS='--only expressions
 	@test -n "$(DIR)" || { echo 'conformance: name the corpus: make conformance DIR=path' >&2; exit 2; }
 	@cargo build --locked -p longshore
 	cargo run --locked -p longshore-tests --bin conformance -- $(DIR) $(ARGS)
+
+clients: ## Drive a pool with the real ngit and ngit-grasp, which are built from crates.io once
+	@./tests/clients.sh $(ARGS)
 
 screenshots: ## Every page of the dashboard, light and dark, into docs/screenshots
 	@./deploy/setup.sh --tests

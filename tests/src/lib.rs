@@ -1,6 +1,7 @@
 //! The system from outside: what its tests, demo, conformance runs and benchmarks share.
 
 pub mod bench;
+pub mod clients;
 pub mod conformance;
 pub mod flood;
 pub mod harness;

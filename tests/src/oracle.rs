@@ -17,12 +17,12 @@ fn first<'a>(event: &'a Event, name: &str) -> Option<&'a [String]> {
 }
 
 /// Value of the first tag of this name.
-fn value<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
+pub(crate) fn value<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
     first(event, name)?.first().map(String::as_str)
 }
 
 /// First values of all tags of this name.
-fn values<'a>(event: &'a Event, name: &str) -> Vec<&'a str> {
+pub(crate) fn values<'a>(event: &'a Event, name: &str) -> Vec<&'a str> {
     let tags = event.tags.iter().map(Tag::as_slice).filter(|tag| tag.first().is_some_and(|n| n == name));
     tags.filter_map(|tag| tag.get(1)).map(String::as_str).collect()
 }
