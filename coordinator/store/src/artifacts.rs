@@ -155,6 +155,7 @@ pub(super) async fn apply(connection: &mut Connection, change: &ArtifactChange) 
             }
         }
         ArtifactChange::Remove { id } => {
+            query("DELETE FROM test_reports WHERE artifact = $1").bind(integer(*id)).execute(&mut *connection).await?;
             query("DELETE FROM artifacts WHERE id = $1").bind(integer(*id)).execute(connection).await.map(drop)
         }
     }

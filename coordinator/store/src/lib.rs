@@ -35,6 +35,7 @@ pub mod seal;
 mod services;
 mod sql;
 mod sqlite;
+mod test_reports;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod uploads;
@@ -70,6 +71,7 @@ pub use self::{
     run_list::{Filter, Page, PhaseName, Reader, SEARCHED, Status, Summary},
     run_parts::RunChange,
     services::{ServedRepository, ServiceChange, ServiceWish},
+    test_reports::{FailedSince, ListedTest, TestList, TestOutcome, TestReport},
     uploads::Uploads,
     webhook_deliveries::{DeliveryState, NewWebhookDelivery, WebhookDelivery, WebhookDeliveryChange},
     work::{ClaimLimit, ClaimRequest, ClaimedWork, LaneOrder, NewWork, WorkChange, WorkKind},
@@ -369,6 +371,8 @@ pub enum Change {
     Cache(CacheChange),
     /// What jobs made.
     Artifact(ArtifactChange),
+    /// What the tests of a job said.
+    TestReport(TestReport),
     /// Definitions of a repository's workflows, and whose count.
     DefinitionScan(DefinitionScan),
     /// Repositories that are to be served, and that are.

@@ -11,11 +11,12 @@ use super::{
 const BATCH: u64 = 1000;
 
 /// Statements that remove a run with all its rows; each has the run's id as `$1`. The run itself is last.
-const OF_RUN: [&str; 15] = [
+const OF_RUN: [&str; 16] = [
     "DELETE FROM deliveries WHERE event IN (SELECT event FROM outbox WHERE run = $1)",
     "DELETE FROM outbox WHERE run = $1",
     "DELETE FROM webhook_deliveries WHERE run = $1",
     "DELETE FROM cache_uses WHERE run = $1",
+    "DELETE FROM test_reports WHERE run = $1",
     "DELETE FROM artifacts WHERE run = $1",
     "DELETE FROM queue WHERE run = $1",
     "DELETE FROM work WHERE run = $1",

@@ -34,6 +34,7 @@ const SHARED: &[&str] = &[
     include_str!("../migrations/0016_followed_repositories.sql"),
     include_str!("../migrations/0017_repository_values.sql"),
     include_str!("../migrations/0018_services.sql"),
+    include_str!("../migrations/0019_test_reports.sql"),
 ];
 
 /// What SQLite files of earlier versions carry over after a shared script, by its number.

@@ -7,6 +7,7 @@ mod repository_values;
 mod retention;
 mod server;
 mod services;
+mod test_reports;
 mod upgrade;
 mod webhooks;
 

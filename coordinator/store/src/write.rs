@@ -15,7 +15,7 @@ use super::{
     counters::next,
     definitions, followed, leases, reports, runs, services,
     sql::{Connection, query},
-    webhook_deliveries, work, workers,
+    test_reports, webhook_deliveries, work, workers,
 };
 
 /// What subscribers are told of a change.
@@ -93,6 +93,7 @@ pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Resul
         Change::Worker(row) => worker(connection, row).await,
         Change::Cache(change) => caches::apply(connection, change).await,
         Change::Artifact(change) => artifacts::apply(connection, change).await,
+        Change::TestReport(report) => test_reports::write(connection, report).await,
         Change::DefinitionScan(looked) => definitions::apply(connection, looked).await,
         Change::Service(change) => services::apply(connection, change).await,
         Change::WebhookDelivery(change) => webhook_deliveries::apply(connection, change).await,
