@@ -37,6 +37,8 @@ const AHEAD: u64 = 256 << 10;
 const PIECE: usize = 64 << 10;
 /// Files that are unpacked at the same time.
 const AT_ONCE: usize = 8;
+/// Archives whose files are read here at the same time.
+const READ_AT_ONCE: usize = 2;
 /// How long a reader may leave an unpacked piece waiting, and all of them together before [`PACE`] counts.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What it may wait longer for each piece that it took: who reads less than 64 KiB a second is not waited for.
@@ -99,16 +101,28 @@ pub(super) struct FileEntry {
     pub(super) size: u64,
 }
 
+/// How much of an archive is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReadLimits {
+    /// Files.
+    pub(super) files: usize,
+    /// Bytes of one, and of all of them.
+    pub(super) file: u64,
+    pub(super) all: u64,
+}
+
 /// Unpacks stored archives, a few at a time. Clones share the limit.
 #[derive(Clone)]
 pub(super) struct Archives {
     blobs: Blobs,
     turns: Arc<Semaphore>,
+    /// For what the coordinator itself reads of them.
+    reading: Arc<Semaphore>,
 }
 
 impl Archives {
     pub(super) fn new(blobs: Blobs) -> Self {
-        Self { blobs, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { blobs, turns: Arc::new(Semaphore::new(AT_ONCE)), reading: Arc::new(Semaphore::new(READ_AT_ONCE)) }
     }
 
     /// The files of an archive of this size, some 10,000, which together unpack to `limit` bytes at most.
@@ -142,6 +156,46 @@ impl Archives {
             write(stored, limit, Existing::Replaced, &folder)
         });
         written.await.map_err(unreadable)?
+    }
+
+    /// Hands the files whose names end so to `reader`, one after the other, each with its path, and returns the reader.
+    /// A file beyond the limits, or a broken one, is handed over as the reason.
+    pub(super) async fn read_each<S: Send + 'static>(
+        &self,
+        sha256: &BlobHash,
+        size: u64,
+        (end, limits): (&'static str, ReadLimits),
+        mut reader: S,
+        read: impl Fn(&mut S, &str, Result<Vec<u8>, String>) + Send + 'static,
+    ) -> Result<S, ArchiveError> {
+        let stored = self.stored(sha256, size);
+        let turn = Arc::clone(&self.reading).acquire_owned().await;
+        let reading = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let mut archive = zip_reader::open(stored, LISTED).map_err(unreadable)?;
+            let (mut files, mut room) = (0, limits.all);
+            for FileEntry { index, path, size } in list(&archive, u64::MAX)? {
+                if !path.to_ascii_lowercase().ends_with(end) {
+                    continue;
+                }
+                files += 1;
+                if files > limits.files {
+                    read(&mut reader, &path, Err(format!("no more than {} files are read", limits.files)));
+                    break;
+                }
+                let bytes = if size > limits.file {
+                    Err(format!("no more than {} bytes of one file are read: it has {size}", limits.file))
+                } else if size > room {
+                    Err(format!("no more than {} bytes of all files are read", limits.all))
+                } else {
+                    room -= size;
+                    content(&mut archive, index, size).map_err(|error| error.to_string())
+                };
+                read(&mut reader, &path, bytes);
+            }
+            Ok(reader)
+        });
+        reading.await.map_err(unreadable)?
     }
 
     /// The content of one file, and its length in bytes. `kept` is dropped when all was read, or the reader is given up.
@@ -265,6 +319,13 @@ fn write<R: Read + Seek>(source: R, limit: u64, existing: Existing, folder: &Pat
         copy(index, size, &to).map_err(|cause| ArchiveError::Unwritten { path: to.display().to_string(), cause })?;
     }
     Ok(())
+}
+
+/// A file, of no more bytes than the directory says, however many there are.
+fn content<R: Read + Seek>(archive: &mut ZipArchive<R>, index: usize, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    archive.by_index(index).map_err(io::Error::other)?.take(size).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Unpacks as many bytes as the directory says that the file has, however many there are.

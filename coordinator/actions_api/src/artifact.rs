@@ -239,7 +239,9 @@ pub(super) async fn finalize(
         return Err(Refusal::invalid("what came in is not what was announced: its size or SHA-256 differs"));
     }
     let until = api.expected(&identity, &named.name).unwrap_or_else(|| api.until(None));
+    let (sha256, size) = (blob.sha256.clone(), blob.size);
     let id = api.keep_artifact(&identity, &named.name, blob, until).await?;
+    api.report_tests(&identity, id, &named.name, &sha256, size).await;
     api.finish_upload(&identity, UploadKind::Artifact, &named.name);
     Ok(Json(json!({ "ok": true, "artifact_id": id.to_string() })))
 }

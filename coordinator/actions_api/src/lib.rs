@@ -11,9 +11,11 @@ mod artifact_v3;
 mod cache;
 mod cache_v1;
 mod github_api;
+mod junit;
 mod oidc;
 mod repository;
 mod storage;
+mod test_reports;
 mod token;
 mod upload_account;
 
@@ -75,6 +77,8 @@ pub struct ActionsApi {
     uploads: UploadAccount,
     /// Expiry that jobs asked for unfinished artifacts. After a restart such an artifact gets the operator's default.
     expiries: moka::sync::Cache<String, Millis>,
+    /// How many archives were read for the tests in them, by run.
+    reported: moka::sync::Cache<String, u32>,
 }
 
 /// The job that a connection belongs to.
@@ -166,6 +170,7 @@ impl ActionsApi {
             reserved: Arc::default(),
             uploads,
             expiries: least_recently_used(),
+            reported: least_recently_used(),
         }
     }
 

@@ -126,6 +126,66 @@ impl Job<'_> {
     }
 }
 
+/// A ZIP archive of stored files.
+fn zipped(files: &[(&str, &str)]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (path, text) in files {
+        archive.start_file(*path, zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(text.as_bytes()).unwrap();
+    }
+    archive.finish().unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn results_of_tests_in_an_artifact_of_that_name_are_reported_and_no_fault_of_theirs_is_the_jobs() {
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
+    let id = RunId::from("run-1");
+    let job = world.job(identity(id.as_str(), "refs/heads/main", true)).await;
+    let passes = "<testsuite name='s'><testcase name='passes' time='0.5'/></testsuite>";
+    let fails = "<testsuite name='s'><testcase name='fails'><failure message='no'>at 7</failure></testcase><broken>";
+    let archive = zipped(&[("a/one.xml", passes), ("two.XML", fails), ("notes.txt", "<testcase name='no'/>")]);
+    assert_eq!(job.upload("test-results-linux", &archive).await.0, 200);
+    assert_eq!(job.upload("test-results-broken", "no archive").await.0, 200);
+    assert_eq!(job.upload("other", &archive).await.0, 200);
+    let reports = world.api.store.test_reports(&id).await.unwrap();
+    assert_eq!(reports.len(), 1, "{reports:?}");
+    assert_eq!((reports[0].failed, reports[0].passed, reports[0].millis), (1, 1, 500));
+    let [fails, passes] = &reports[0].list.tests[..] else { panic!("{reports:?}") };
+    assert_eq!((fails.name.as_str(), fails.message.as_str(), fails.output.as_str()), ("fails", "no", "at 7"));
+    assert_eq!((passes.suite.as_str(), passes.outcome), ("s", store::TestOutcome::Passed));
+    assert!(reports[0].list.unread[0].starts_with("two.XML: it ends within an element"), "{reports:?}");
+}
+
+#[tokio::test]
+async fn attack_45_archives_of_tests_are_read_within_bounds_and_a_number_of_times_for_a_run() {
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
+    let id = RunId::from("run-1");
+    let job = world.job(identity(id.as_str(), "refs/heads/main", true)).await;
+    let case = "<testcase name='t'/>";
+    let large = format!("{case}{}", " ".repeat(9 << 20));
+    let full = format!("{case}{}", " ".repeat(7 << 20));
+    let names: Vec<String> = (0..6).map(|number| format!("{number}.xml")).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), full.as_str())).collect();
+    let files: Vec<(&str, &str)> = [("large.xml", large.as_str())].into_iter().chain(files).collect();
+    assert_eq!(job.upload("test-results", &zipped(&files)).await.0, 200);
+    let reports = world.api.store.test_reports(&id).await.unwrap();
+    assert_eq!(reports[0].passed, 4, "{reports:?}");
+    let unread = &reports[0].list.unread;
+    assert!(unread[0].starts_with("large.xml: no more than 8388608 bytes of one file"), "{unread:?}");
+    assert!(unread.len() == 3 && unread[1].contains("no more than 33554432 bytes of all files"), "{unread:?}");
+    let small = zipped(&[("a.xml", case)]);
+    for round in 0..110 {
+        let name = format!("test-results-{round}");
+        assert_eq!(job.upload(&name, &small).await.0, 200);
+        let named = json!({"workflow_run_backend_id": id, "name": name});
+        assert_eq!(job.ask(ARTIFACT, "DeleteArtifact", named).await.0, 200);
+    }
+    assert_eq!(world.api.store.test_reports(&id).await.unwrap().len(), 1, "they went with their artifacts");
+    assert_eq!(job.upload("test-results-last", &small).await.0, 200);
+    assert_eq!(world.api.store.test_reports(&id).await.unwrap().len(), 1, "enough were read for this run");
+}
+
 #[tokio::test]
 async fn losing_the_race_for_a_key_is_nothing_that_githubs_toolkit_would_warn_of() {
     let world = World::new(config::CacheAndArtifactLimits::default()).await;

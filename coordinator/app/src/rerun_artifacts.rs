@@ -1,15 +1,22 @@
-//! Artifacts of jobs that a rerun carries over: rows of the new run about the same bytes.
+//! Artifacts of jobs that a rerun carries over, and what their tests said: rows of the new run about the same bytes.
 
 use domain::id::RunId;
 use domain::run::{Millis, Rerun};
-use store::{Artifact, ArtifactChange, Batch, Blob, Change, Store};
+use store::{Artifact, ArtifactChange, Batch, Blob, Change, Store, TestReport};
 
-/// What gives the run `run` the artifacts of the jobs that it carries over, until it expires itself.
+/// What gives the run `run`, which `author` asks for, the artifacts of the jobs that it carries over, until it expires
+/// itself. The run's row has to come before.
 ///
 /// # Errors
 /// The store can't be read.
-pub(super) async fn artifacts(store: &Store, rerun: &Rerun, run: &RunId, expires_at: Millis) -> anyhow::Result<Batch> {
+pub(super) async fn artifacts(
+    store: &Store,
+    rerun: &Rerun,
+    (run, author): (&RunId, &str),
+    expires_at: Millis,
+) -> anyhow::Result<Batch> {
     let mut batch = Batch::new();
+    let reports = store.test_reports(&rerun.previous).await?;
     for earlier in store.artifacts(&rerun.previous).await? {
         if !rerun.reused.contains_key(&earlier.job) {
             continue;
@@ -23,8 +30,11 @@ pub(super) async fn artifacts(store: &Store, rerun: &Rerun, run: &RunId, expires
             ..blob
         }));
         // The repository has these bytes already, and whoever reruns may be an outsider.
+        let report = reports.iter().find(|report| report.artifact == earlier.id).cloned();
         let carried = Artifact { id, run: run.clone(), expires_at, ..earlier };
         batch.push(Change::Artifact(ArtifactChange::AddForAuthor(carried)));
+        let same = |report| TestReport { artifact: id, run: run.clone(), author: author.to_owned(), ..report };
+        batch.extend(report.map(same).map(Change::TestReport));
     }
     Ok(batch)
 }
@@ -37,6 +47,7 @@ mod tests {
     use super::*;
     use domain::id::{BlobHash, JobKey};
     use domain::run::Job;
+    use store::TestList;
 
     #[tokio::test]
     async fn a_rerun_has_the_artifacts_of_the_jobs_it_carries_over_and_no_others() {
@@ -66,7 +77,21 @@ mod tests {
                 expires_at: 9,
             };
             store.next("artifacts").await.unwrap();
-            store.commit(vec![Change::Blob(blob), Change::Artifact(ArtifactChange::Add(artifact))]).await.unwrap();
+            let report = TestReport {
+                artifact: id,
+                run: "first".into(),
+                job: job.into(),
+                author: "ann".into(),
+                name: artifact.name.clone(),
+                failed: 0,
+                skipped: 0,
+                passed: 1,
+                millis: 1,
+                trusted: true,
+                list: TestList::default(),
+            };
+            let artifact = Change::Artifact(ArtifactChange::Add(artifact));
+            store.commit(vec![Change::Blob(blob), artifact, report.into()]).await.unwrap();
         }
         let rerun = Rerun {
             previous: "first".into(),
@@ -82,7 +107,10 @@ mod tests {
             missing: Vec::new(),
             takes_over: false,
         };
-        store.commit(artifacts(&store, &rerun, &"second".into(), 50).await.unwrap()).await.unwrap();
+        store.commit(artifacts(&store, &rerun, (&"second".into(), "bob"), 50).await.unwrap()).await.unwrap();
+        let reports = store.test_reports(&"second".into()).await.unwrap();
+        let of = |report: &TestReport| (report.name.clone(), report.author.clone());
+        assert_eq!(reports.iter().map(of).collect::<Vec<_>>(), [("of-build".to_owned(), "bob".to_owned())]);
         let kept = store.artifacts(&"second".into()).await.unwrap();
         assert_eq!(
             kept.iter().map(|kept| (kept.name.as_str(), kept.expires_at)).collect::<Vec<_>>(),

@@ -114,9 +114,10 @@ impl RunService {
             counters.push(format!("runs of {} in {}", request.workflow, request.repository.address));
         }
         let mut batch = settle;
-        if let Some(rerun) = &rerun {
-            batch.extend(super::rerun_artifacts::artifacts(store, rerun, &id, expires_at).await?);
-        }
+        let carried = match &rerun {
+            Some(rerun) => super::rerun_artifacts::artifacts(store, rerun, (&id, &request.actor), expires_at).await?,
+            None => Batch::new(),
+        };
         batch.extend(self.0.secrets.seal(&id, &request, secrets)?);
         let policy = RepositoryPolicy::new(config, &request.repository);
         let new = NewRun {
@@ -143,6 +144,8 @@ impl RunService {
             let after = Arc::new(state);
             let transition = RunTransition { before: None, after: after.clone(), effects, publisher: None };
             batch.extend(rows.rows(transition, now).map_err(|error| format!("{error:#}"))?);
+            // Behind the run: whom artifacts count for stands in its row.
+            batch.extend(carried);
             // Whoever waited for it may have gone; the run is stored all the same.
             let _ = created.send(after);
             Ok(batch)

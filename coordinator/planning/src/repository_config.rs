@@ -9,6 +9,8 @@ use nostr::PublicKey;
 /// Where it stands.
 pub const PATH: &str = ".github/longshore.yml";
 
+/// Patterns of one key.
+const PATTERNS: usize = 20;
 /// A small file.
 const LIMITS: YamlLimits = YamlLimits { bytes: 64 * 1024, depth: 10, nodes: 1000 };
 
@@ -22,6 +24,8 @@ pub struct RepositoryConfig {
     /// Folders that may have the workflows which start by themselves, the first before the others; `None`: as the pool
     /// has it.
     pub workflows: Option<Vec<String>>,
+    /// Patterns of names of artifacts that hold results of tests, beside `test-results*`.
+    pub test_results: Vec<String>,
 }
 
 impl RepositoryConfig {
@@ -67,7 +71,18 @@ impl RepositoryConfig {
                     let folders: Option<Vec<String>> = value.items().iter().map(folder).collect();
                     own.workflows = Some(folders.ok_or_else(wrong)?);
                 }
-                _ => return Err(at(key.span, "the keys here are `definitions`, `trusted` and `workflows`")),
+                Some("test-results") => {
+                    let wrong = || at(value.span, "`test-results` is a list of patterns of names of artifacts");
+                    let one = value.text().map(|text| vec![text.to_owned()]);
+                    let many = || value.items().iter().map(|item| item.text().map(str::to_owned)).collect();
+                    let patterns: Option<Vec<String>> = one.or_else(many);
+                    let few = |patterns: &Vec<String>| (1..=PATTERNS).contains(&patterns.len());
+                    own.test_results = patterns.filter(few).ok_or_else(wrong)?;
+                }
+                _ => {
+                    let known = "the keys here are `definitions`, `trusted`, `workflows` and `test-results`";
+                    return Err(at(key.span, known));
+                }
             }
         }
         Ok(own)
@@ -124,6 +139,17 @@ mod tests {
         for (operator, own, there, missing) in cases {
             let policy = operator.with(own);
             assert_eq!((policy.supply(true), policy.supply(false)), (there, missing), "{operator:?} {own:?}");
+        }
+    }
+
+    #[test]
+    fn a_repository_names_the_artifacts_that_hold_results_of_tests() {
+        let read = |text: &str| RepositoryConfig::read(text).map(|own| own.test_results);
+        assert_eq!(read("test-results: junit-*").unwrap(), ["junit-*"]);
+        assert_eq!(read("test-results: [a, 'b*']").unwrap(), ["a", "b*"]);
+        let many = format!("test-results: [{}]", "a, ".repeat(21));
+        for wrong in ["test-results: {a: b}", "test-results: [[a]]", &many] {
+            assert!(read(wrong).unwrap_err().contains("a list of patterns"), "{wrong}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use actions_api::{GitRequest, JobIdentity, JobRepository};
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture, stream::BoxStream};
+use planning::repository_config::{self, RepositoryConfig};
 use source::{
     RepositoryMirrors,
     other_repositories::{FetchDepth, RepositoryRequest},
@@ -13,19 +14,24 @@ use source::{
 
 /// How long what a job may see is remembered: one `git fetch` asks several times.
 const REMEMBERED: Duration = Duration::from_secs(30);
-/// Jobs whose repositories are remembered.
+/// Bytes of a repository's own configuration.
+const CONFIG: usize = 64 << 10;
+/// Jobs whose repositories are remembered, and commits whose configuration is.
 const JOBS: u64 = 1024;
 
 /// Repositories of jobs: branches and tags of the maintainers' state, and the run's own commit.
 pub(crate) struct JobRepositories {
     sources: Arc<RepositoryMirrors>,
     known: moka::future::Cache<String, Arc<ServedRepository>>,
+    /// Patterns of names of artifacts with results of tests, by repository and commit.
+    test_results: moka::future::Cache<(String, String), Arc<Vec<String>>>,
 }
 
 impl JobRepositories {
     pub(crate) fn new(sources: Arc<RepositoryMirrors>) -> Self {
         let known = moka::future::Cache::builder().max_capacity(JOBS).time_to_live(REMEMBERED).build();
-        Self { sources, known }
+        let test_results = moka::future::Cache::builder().max_capacity(JOBS).build();
+        Self { sources, known, test_results }
     }
 }
 
@@ -70,6 +76,18 @@ impl JobRepository for JobRepositories {
             upload_pack::read(&served, Requester { job: &name, author: &author }, &command).await
         }
         .boxed()
+    }
+
+    fn test_result_names<'a>(&'a self, job: &'a JobIdentity) -> BoxFuture<'a, Arc<Vec<String>>> {
+        let commit = job.github.get("sha").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let read = async move {
+            let folder = repository_config::PATH.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let files = self.sources.stored_files(&job.repository, commit, &[folder], CONFIG).await.unwrap_or_default();
+            let own = files.into_iter().find(|(path, _)| path == repository_config::PATH);
+            let own = own.and_then(|(_, text)| RepositoryConfig::read(&text).ok());
+            Arc::new(own.map(|own| own.test_results).unwrap_or_default())
+        };
+        self.test_results.get_with((job.repository.clone(), commit.to_owned()), read).boxed()
     }
 }
 
