@@ -13,6 +13,8 @@ mod live_log;
 mod private;
 #[path = "browser/start.rs"]
 mod start;
+#[path = "browser/test_reports.rs"]
+mod test_reports;
 
 use longshore_tests::harness::{browser::Browser, bunker::Bunker, pool::Dev, world::World};
 

@@ -24,6 +24,10 @@ Examples:
   longshore show 7 --verbose        the steps of every job, images, pinned actions, events and relays as well
   longshore show 7 --json | jq .jobs[].conclusion";
 
+/// Failed tests that are named without `--verbose`, and lines of what each said.
+const FAILED_TESTS: usize = 10;
+const MESSAGE_LINES: usize = 5;
+
 /// Show one run: its jobs, how long they took, and why they wait or failed
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -74,6 +78,7 @@ impl RunPrinter<'_> {
         }
         lines.extend(self.ids());
         list(run, "jobs").iter().for_each(|job| lines.extend(self.job(job)));
+        list(run, "tests").iter().for_each(|report| lines.extend(self.tests(report)));
         lines.extend(self.kept());
         if self.verbose {
             for event in list(run, "events") {
@@ -176,6 +181,50 @@ impl RunPrinter<'_> {
             lines.push(format!("  {:<10} {}", "image", text(job, "image")));
         }
         lines.extend(self.pinned(&job["actions"]));
+        lines
+    }
+
+    /// What the tests of an artifact said: those that failed, and why.
+    fn tests(&self, report: &Value) -> Vec<String> {
+        let counts =
+            ["failed", "skipped", "passed"].map(|outcome| (report[outcome].as_u64().unwrap_or_default(), outcome));
+        let [(failed, _), ..] = counts;
+        let counts: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, outcome)| format!("{count} {outcome}"))
+            .collect();
+        let counts = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
+        let mark = StatusMark::of(if failed > 0 { "failure" } else { "success" });
+        let took = Style::new().dim().apply_to(duration(report["millis"].as_u64().unwrap_or_default()));
+        let mut lines = vec![format!("{} tests of {}: {counts} {took}", mark.shown(), text(report, "name"))];
+        let most = if self.verbose { usize::MAX } else { FAILED_TESTS };
+        let of_list = list(report, "tests").iter().filter(|test| test["outcome"] == "failed");
+        let mut more = failed;
+        for test in of_list.take(most) {
+            more = more.saturating_sub(1);
+            let name = [text(test, "suite"), text(test, "name")];
+            let name: Vec<String> = name.into_iter().filter(|part| !part.is_empty()).collect();
+            let since = &test["since"]["number"];
+            let since = if since.is_null() || *since == self.run["number"] {
+                String::new()
+            } else {
+                format!(" (failed since run #{since})")
+            };
+            lines.push(format!("  {} {}{since}", StatusMark::of("failure").shown(), name.join(" › ")));
+            let said = test["message"].as_str().unwrap_or_default().lines().take(MESSAGE_LINES);
+            lines.extend(said.map(|line| format!("    {}", printable(line))));
+            if self.verbose {
+                let output = test["output"].as_str().unwrap_or_default().lines();
+                lines.extend(output.map(|line| format!("    | {}", printable(line))));
+            }
+        }
+        if more > 0 {
+            lines.push(format!("  {more} more failed: --verbose, or the artifact, has them"));
+        }
+        for problem in list(report, "unread") {
+            lines.push(format!("  not all was read: {}", printable(problem.as_str().unwrap_or_default())));
+        }
         lines
     }
 
@@ -313,6 +362,15 @@ mod tests {
                  "approval": {"verdict": "approved", "environment": "prod", "by": "ab", "by_name": "Bob", "comment": "go"}},
                 {"key": "docs", "name": "docs", "phase": "done", "conclusion": "skipped", "why": "skipped: test (us, 1) failed"},
             ],
+            "tests": [
+                {"name": "test-results", "job": "test/1", "failed": 2, "skipped": 0, "passed": 7, "millis": 1500, "tests": [
+                    {"suite": "pkg.Adds", "name": "two", "outcome": "failed", "message": "expected 2\nfound 3",
+                     "output": "at line 7", "since": {"run": "0199a", "number": 2}},
+                    {"suite": "", "name": "three", "outcome": "failed", "message": "", "output": "",
+                     "since": {"run": "0199f", "number": 3}},
+                    {"suite": "", "name": "four", "outcome": "passed", "message": "", "output": "", "since": null},
+                ], "unread": ["b.xml: it is broken"]},
+            ],
             "artifacts": [{"name": "report", "job": "test/1", "size": 1536, "url": "http://x"}],
             "caches": [
                 {"outcome": "hit", "key": "deps-1", "found": "deps-1", "size": 3_002_368, "job": "lint"},
@@ -345,6 +403,12 @@ mod tests {
                 "  ✗ Run tests 1.5 s: exit code 3",
                 "  error: a.rs:3: E1: broken",
                 "– docs: skipped: test (us, 1) failed",
+                "✗ tests of test-results: 2 failed, 7 passed 1.5 s",
+                "  ✗ pkg.Adds › two (failed since run #2)",
+                "    expected 2",
+                "    found 3",
+                "  ✗ three",
+                "  not all was read: b.xml: it is broken",
                 "artifact report: 1.5 KiB of test (us, 1)",
                 "cache hit deps-1, 2.8 MiB, Lint",
                 "cache hit deps-2 → deps-1, 2.8 MiB, Lint",
@@ -356,8 +420,13 @@ mod tests {
     #[test]
     fn what_programs_need_is_shown_when_it_is_asked_for() {
         let lines = lines(&run(), true);
-        for line in ["  commit      22fffc5f4e110000", "  author      d4fd", "  ✓ Lint 1.5 s", "  5101 ffff on 1 relay"]
-        {
+        for line in [
+            "  commit      22fffc5f4e110000",
+            "  author      d4fd",
+            "  ✓ Lint 1.5 s",
+            "  5101 ffff on 1 relay",
+            "    | at line 7",
+        ] {
             assert!(lines.iter().any(|shown| shown == line), "{line:?}: {lines:#?}");
         }
     }

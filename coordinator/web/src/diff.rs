@@ -6,7 +6,7 @@ use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
 use utoipa::ToSchema;
 
-use super::dto::straight;
+use super::log_text::straight;
 
 /// Unchanged lines shown around a change.
 const AROUND: usize = 3;

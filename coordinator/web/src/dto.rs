@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use workflow::dialect::outline::InputOutline;
 use workflow::plan::{Annotation, Conclusion, Environment, JobReport, Reason};
 
-use super::{job_details::JobDetails, people, time, why};
+use super::{job_details::JobDetails, log_text::straight, people, test_reports::TestReportView, time, why};
 use domain::id::{BlobHash, JobKey, RunId};
 use domain::run::{
     self, ApprovalVerdict, AttemptRecord, DefinitionOverride, Job, JobPhase, Millis, RequestOrigin, ReusedJob, RunEnd,
@@ -96,6 +96,9 @@ pub(super) struct RunView {
     /// Artifacts, those of carried-over jobs among them; only where one run was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) artifacts: Option<Vec<ArtifactView>>,
+    /// What its tests said, by artifact; only where one run was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tests: Option<Vec<TestReportView>>,
     /// Caches that its jobs restored and saved; only where one run was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) caches: Option<Vec<CacheView>>,
@@ -403,6 +406,7 @@ impl RunView {
             full_log_url: log.map(|log| log.full_url).filter(present),
             jobs: jobs.collect(),
             artifacts: None,
+            tests: None,
             caches: None,
             events: None,
         }
@@ -556,16 +560,6 @@ pub(super) fn wait(on: &WaitCondition) -> String {
         WaitCondition::Files { why } => why.clone(),
         WaitCondition::Timer { until } => format!("waits until {}", time::moment(until)),
     }
-}
-
-/// Characters that change the direction of the text around them (attack: Trojan Source).
-pub(super) fn turns(letter: char) -> bool {
-    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// A file's text for people who judge it by its looks: such characters become visible.
-pub(super) fn straight(text: &str) -> String {
-    text.chars().map(|letter| if turns(letter) { char::REPLACEMENT_CHARACTER } else { letter }).collect()
 }
 
 /// A number of bytes for people.

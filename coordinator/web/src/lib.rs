@@ -48,6 +48,7 @@ mod settings_page;
 mod signer;
 mod spent_signatures;
 mod state;
+mod test_reports;
 mod time;
 mod timing;
 mod transfer_limits;

@@ -1,4 +1,5 @@
-//! What a line of a log says, for people: its text without control sequences, and whether it is an error. Pure.
+//! What others wrote, for people who read it: text without control sequences and without letters that turn it around, and
+//! whether a line of a log is an error. Pure.
 
 use std::borrow::Cow;
 
@@ -6,8 +7,6 @@ use logs::{
     line_text::{self, LineKind},
     strip_control_sequences,
 };
-
-use super::dto::straight;
 
 /// The class that a line has on a page, and its text without the marker.
 pub(super) fn classified(text: &str) -> (&'static str, &str) {
@@ -34,6 +33,16 @@ pub(super) fn cut(text: &str, most: usize) -> Cow<'_, str> {
 /// A text without control sequences; characters that turn the text around them become visible.
 pub(super) fn strip_ansi(text: &str) -> String {
     straight(&strip_control_sequences(text))
+}
+
+/// Characters that change the direction of the text around them (attack: Trojan Source).
+fn turns(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text for people who judge it by its looks: such characters become visible.
+pub(super) fn straight(text: &str) -> String {
+    text.chars().map(|letter| if turns(letter) { char::REPLACEMENT_CHARACTER } else { letter }).collect()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::{
     dto::{CacheView, EventView, RunLink, RunView},
     job_details::{self, JobDetails},
     people,
+    test_reports::TestReportView,
 };
 use domain::run::RunState;
 use store::{CacheUse, Filter, Page, Status, Store, Summary};
@@ -23,6 +24,7 @@ pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<R
     let details = JobDetails::read(store, &state, job_details::SHOWN).await?;
     let artifacts = artifacts::of(web, caller, &state).await?;
     let caches = store.cache_uses(&id).await?.into_iter().map(CacheView::from).collect();
+    let tests = store.test_reports(&id).await?.into_iter().map(TestReportView::from).collect();
     let events = store.outbox_of(&id).await?.into_iter().map(EventView::from).collect();
     let filter = Filter { previous: Some(id), reader: caller.reader.clone(), ..Filter::default() };
     let mut reruns = store.list(&filter, Page { before: None, limit: RERUNS }).await?;
@@ -47,6 +49,7 @@ pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<R
         inputs,
         declared,
         artifacts: Some(artifacts),
+        tests: Some(tests),
         caches: Some(caches),
         events: Some(events),
         reruns: Some(reruns.into_iter().map(RunLink::from).collect()),
