@@ -31,12 +31,17 @@ impl KnownRefs {
         let both = [Kind::GitRepoAnnouncement, Kind::RepoState];
         let of = Filter::new().identifier(&repository.identifier);
         let mut found = relay::find(client, vec![of.clone().kinds(both).author(owner)]).await?;
-        let keys = maintainers(&repository.owner, &repository.identifier, &found, false);
-        let keys: Vec<PublicKey> = keys.iter().filter_map(|key| PublicKey::from_hex(key).ok()).collect();
-        let others: Vec<PublicKey> = keys.iter().copied().filter(|key| *key != owner).collect();
+        let keys = |found: &[Event]| -> Vec<PublicKey> {
+            let keys = maintainers(&repository.owner, &repository.identifier, found, false);
+            keys.iter().filter_map(|key| PublicKey::from_hex(key).ok()).collect()
+        };
+        let others: Vec<PublicKey> = keys(&found).into_iter().filter(|key| *key != owner).collect();
         if !others.is_empty() {
-            found.extend(relay::find(client, vec![of.kind(Kind::RepoState).authors(others)]).await?);
+            found.extend(relay::find(client, vec![of.kinds(both).authors(others)]).await?);
         }
+        // What they announce themselves may say that they left.
+        let keys = keys(&found);
+        found.retain(|event| keys.contains(&event.pubkey));
         Ok(Self::of(&found, owner, keys))
     }
 

@@ -23,6 +23,8 @@ pub struct Announcement {
     pub relays: Vec<String>,
     /// Keys it lists, 64 hex, without its author.
     pub maintainers: Vec<String>,
+    /// Its author says that the role is theirs no more, or is another one: what others list makes them no maintainer.
+    pub author_left: bool,
 }
 
 /// A 30618: refs and the commit each stands for.
@@ -56,12 +58,45 @@ impl Announcement {
     /// Reads a 30617. Values may be spread over several tags or several positions of one.
     pub fn read(event: &Event) -> Self {
         let author = event.pubkey.to_hex();
-        let keys = values(event, "maintainers").into_iter().map(|key| key.to_ascii_lowercase());
+        let roles: Vec<Role> = event.tags.iter().filter_map(|tag| Role::read(tag.as_slice())).collect();
+        // Where roles stand, the list is a copy for older readers.
+        let keys: Vec<String> = match roles.is_empty() {
+            true => values(event, "maintainers").into_iter().map(|key| key.to_ascii_lowercase()).collect(),
+            false => roles.iter().filter(|role| role.maintains && role.lasts).map(|role| role.key.clone()).collect(),
+        };
+        let own = || roles.iter().filter(|role| role.key == author);
+        let maintains = own().any(|role| role.maintains && role.lasts);
         Self {
             clone: values(event, "clone"),
             relays: values(event, "relays"),
-            maintainers: keys.filter(|key| key.len() == 64 && is_object_id(key) && *key != author).collect(),
+            maintainers: keys
+                .into_iter()
+                .filter(|key| key.len() == 64 && is_object_id(key) && *key != author)
+                .collect(),
+            // Whoever names no role of their own has always maintained it.
+            author_left: own().next().is_some() && !maintains,
         }
+    }
+}
+
+/// A role in a repository: `M` leads, `m` maintains, `o` moderates. Behind the key stand the seconds at which it began and
+/// ended, by turns; none: it has always been so.
+struct Role {
+    key: String,
+    maintains: bool,
+    lasts: bool,
+}
+
+impl Role {
+    fn read(tag: &[String]) -> Option<Self> {
+        let [name @ ("M" | "m" | "o"), key] = [tag.first()?.as_str(), tag.get(1)?.as_str()] else { return None };
+        let turns = tag.get(2..).unwrap_or_default();
+        // A last end may be `defer`: it lasts as long as somebody else says. What can't be read gives no role.
+        let readable = turns.iter().enumerate().all(|(place, turn)| {
+            turn.parse::<u64>().is_ok() || (turn == "defer" && place % 2 == 1 && place + 1 == turns.len())
+        });
+        let lasts = readable && (turns.is_empty() || turns.len() % 2 == 1);
+        Some(Self { key: key.to_ascii_lowercase(), maintains: name != "o", lasts })
     }
 }
 
@@ -144,22 +179,30 @@ impl State {
 }
 
 /// Whose word counts: the owner, the keys its announcement lists and, where `recursive`, the keys their own
-/// announcements of the same identifier list, and so on.
+/// announcements of the same identifier list, and so on. Not those who say in an announcement of their own that they left.
 pub fn maintainers(owner: &str, identifier: &str, announcements: &[Event], recursive: bool) -> BTreeSet<String> {
-    let listed_by = |author: &str| {
+    let announced_by = |author: &str| {
         let own = announcements.iter().filter(|event| {
             event.kind == Kind::GitRepoAnnouncement
                 && event.pubkey.to_hex() == author
                 && event.tags.identifier() == Some(identifier)
         });
-        newest(own).map(Announcement::read).map(|found| found.maintainers).unwrap_or_default()
+        newest(own).map(Announcement::read).unwrap_or_default()
     };
     let mut accepted = BTreeSet::from([owner.to_owned()]);
-    let mut open = vec![owner.to_owned()];
-    while let Some(author) = open.pop() {
-        for key in listed_by(&author) {
-            if accepted.len() < MAINTAINERS && accepted.insert(key.clone()) && recursive {
-                open.push(key);
+    let mut open = vec![announced_by(owner)];
+    while let Some(announcement) = open.pop() {
+        for key in announcement.maintainers {
+            if accepted.len() >= MAINTAINERS || accepted.contains(&key) {
+                continue;
+            }
+            let own = announced_by(&key);
+            if own.author_left {
+                continue;
+            }
+            accepted.insert(key);
+            if recursive {
+                open.push(own);
             }
         }
     }
@@ -232,6 +275,51 @@ mod tests {
         assert_eq!(newest([&second, &first]).unwrap().id, lowest);
         let later = event(&b, 30618, 6, &[]);
         assert_eq!(newest([&first, &later, &second]).unwrap().id, later.id);
+    }
+
+    #[test]
+    fn roles_say_who_maintains_a_repository_and_the_list_only_where_there_are_none() {
+        let [owner, lead, second, third, moderator] = [(); 5].map(|()| Keys::generate());
+        let [l, s, t, m] = [&lead, &second, &third, &moderator].map(|keys| keys.public_key().to_hex());
+        let read = |tags: &[&[&str]]| Announcement::read(&event(&owner, 30617, 1, tags)).maintainers;
+        assert_eq!(read(&[&["maintainers", &l, &s]]), [l.clone(), s.clone()]);
+        let roles: &[&[&str]] = &[
+            &["maintainers", &l, &s, &t, &m],
+            &["M", &l],
+            &["m", &s, "10", "20", "30"],
+            &["m", &t, "10", "20"],
+            &["o", &m],
+        ];
+        assert_eq!(read(roles), [l.clone(), s.clone()], "a role that ended, and one that moderates, give no word");
+        for broken in
+            [&["m", &t, "soon"][..], &["m", &t, "defer"], &["m", &t, "1", "defer", "2"], &["m", &t, "1", "defer"]]
+        {
+            assert_eq!(read(&[broken]), <[String; 0]>::default(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_maintainer_who_has_left_has_no_word_whoever_still_lists_them() {
+        let [owner, second, third] = [(); 3].map(|()| Keys::generate());
+        let hex = |keys: &Keys| keys.public_key().to_hex();
+        let (o, s, t) = (hex(&owner), hex(&second), hex(&third));
+        let by_owner = event(&owner, 30617, 1, &[&["d", "x"], &["M", &o], &["m", &s, "1"]]);
+        let word_of = |own: &[&[&str]]| {
+            let own: Vec<&[&str]> = std::iter::once(&["d", "x"][..]).chain(own.iter().copied()).collect();
+            let announcements = [by_owner.clone(), event(&second, 30617, 2, &own)];
+            maintainers(&o, "x", &announcements, true)
+        };
+        let both = BTreeSet::from([o.clone(), s.clone()]);
+        let alone = BTreeSet::from([o.clone()]);
+        assert_eq!(word_of(&[&["M", &o, "2"], &["m", &s, "2"]]), both);
+        assert_eq!(word_of(&[&["maintainers", &o]]), both, "an announcement without roles ends none");
+        assert_eq!(word_of(&[&["M", &o, "2"], &["m", &s, "2", "3"], &["m", &t]]), alone, "nor have those they list");
+        assert_eq!(word_of(&[&["o", &s]]), alone, "who only moderates by their own word");
+        assert_eq!(word_of(&[&["m", &s, "2", "defer"]]), alone, "nobody hands their own role to themselves");
+        assert_eq!(word_of(&[&["m", &s, "2", "3", "4"]]), both, "who came back");
+        // An address is its owner's, who can announce whatever they want there.
+        let left = event(&owner, 30617, 3, &[&["d", "x"], &["m", &o, "1", "2"], &["M", &s]]);
+        assert_eq!(maintainers(&o, "x", &[left], true), both);
     }
 
     #[test]
