@@ -26,6 +26,8 @@ const PARALLEL: u32 = 8;
 /// end, those of a moment are said together.
 const EVERY: Millis = 10_000;
 const ENDS: Millis = 1_000;
+/// A run has this long (ms) to begin before its waiting is said: of one that finds a free worker it never is.
+const BEGINS: Millis = 1_000;
 /// It is said again after this (ms), which is half of what it lives.
 const AGAIN: Millis = 15 * 60_000;
 /// A run that another hand is at is looked at again after this (ms).
@@ -68,10 +70,14 @@ impl RunReporter {
             RunPhase::Done { end, .. } => Some(end),
             _ => None,
         };
-        let rest = if new.is_empty() { EVERY } else { ENDS };
-        let next = published.progress_at.map_or(0, |at| at.saturating_mul(1000).saturating_add(rest));
+        let running = |(key, job): (&JobKey, &Arc<Job>)| {
+            matches!(job.phase, JobPhase::Running { .. } | JobPhase::Cancelling { .. }).then(|| key.to_string())
+        };
+        let running: Vec<String> = state.jobs.iter().filter_map(running).collect();
+        let waits = new.is_empty() && running.is_empty() && state.started_at.is_none();
+        let next = next_progress(&published, state.created_at, waits, !new.is_empty());
         if end.is_none() && now < next {
-            return Ok(vec![row.retry(next, "its progress was said a moment ago")]);
+            return Ok(vec![row.retry(next, "its progress was said a moment ago, or it may begin")]);
         }
         if is_by_service(&state) {
             let standing = || self.run_service.served().request_of(&state.request);
@@ -88,17 +94,13 @@ impl RunReporter {
             drafts.push(draft);
         }
         let quoted: Vec<QuotedJob> = state.jobs.iter().filter_map(|(key, job)| quoted(&published, key, job)).collect();
-        let running = |(key, job): (&JobKey, &Arc<Job>)| {
-            matches!(job.phase, JobPhase::Running { .. } | JobPhase::Cancelling { .. }).then(|| key.to_string())
-        };
-        let running: Vec<String> = state.jobs.iter().filter_map(running).collect();
         let stage = match end {
             Some(end) => {
                 let word = EndWord::of(end.conclusion, end.reason.as_ref(), false);
                 drafts.push(report.result(word, &quoted, end.at / 1000));
                 Stage::Concluded(word)
             }
-            None if running.is_empty() && state.started_at.is_none() => Stage::Queued,
+            None if waits => Stage::Queued,
             None => Stage::InProgress(&running),
         };
         let stamp = (now / 1000).max(published.progress_at.map_or(0, |at| at + 1));
@@ -122,6 +124,15 @@ impl RunReporter {
         };
         let (logs, tail) = self.log_publisher.job_log(state, run, key, attempt).await?;
         Ok(JobEnd { logs, tail, ..end })
+    }
+}
+
+/// The earliest moment at which the progress of a run that goes on may be said.
+fn next_progress(published: &PublishedReports, created_at: Millis, waits: bool, has_ends: bool) -> Millis {
+    match published.progress_at {
+        Some(at) => at.saturating_mul(1000).saturating_add(if has_ends { ENDS } else { EVERY }),
+        None if waits => created_at.saturating_add(BEGINS),
+        None => 0,
     }
 }
 
@@ -156,5 +167,21 @@ impl WorkHandler for RunReporter {
             self.look(row).await.map(Outcome::Store)
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_begins_at_once_is_never_said_to_wait_and_is_said_to_run_at_once() {
+        let (nothing, before) =
+            (PublishedReports::default(), PublishedReports { progress_at: Some(7), ..PublishedReports::default() });
+        assert_eq!(next_progress(&nothing, 7_300, true, false), 8_300, "that it waits is said when it has waited");
+        assert_eq!(next_progress(&nothing, 7_300, false, false), 0);
+        assert_eq!(next_progress(&before, 7_300, true, false), 17_000);
+        assert_eq!(next_progress(&before, 7_300, false, false), 17_000);
+        assert_eq!(next_progress(&before, 7_300, false, true), 8_000, "ends are said together, a second apart");
     }
 }
