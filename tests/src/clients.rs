@@ -23,6 +23,8 @@ mod grasp_server;
 mod person;
 pub mod programs;
 
+/// Lines of each program's log that are shown where something does not hold.
+const LAST_LINES: usize = 15;
 /// How long a run may take until its end was published.
 const LIMIT: Duration = Duration::from_secs(120);
 const IDENTIFIER: &str = "lighthouse";
@@ -30,11 +32,13 @@ const CI: &str = ".ngit/act/workflows/ci.yml";
 const NIGHTLY: &str = ".ngit/act/workflows/nightly.yml";
 
 /// Two jobs, one of which needs the other; it fails where the tree says so.
-const CI_FILE: &str = "name: CI\non: [push, pull_request]\njobs:\n  build:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n      - run: |\n          echo \"building $NGIT_CI_WORKFLOW_PATH for $NGIT_CI_TRIGGER\"\n          test ! -e broken || { echo 'the lamp is broken'; exit 3; }\n  check:\n    needs: build\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo checked\n";
+const CI_FILE: &str = "name: CI\non: [push, pull_request]\njobs:\n  build:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n      - run: |\n          echo \"building $NGIT_CI_WORKFLOW_PATH for $NGIT_CI_TRIGGER\"\n          test ! -e slow || sleep 5\n          test ! -e broken || { echo 'the lamp is broken'; exit 3; }\n  check:\n    needs: build\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo checked\n";
 const NIGHTLY_FILE: &str = "name: Nightly\non:\n  schedule:\n    - cron: '0 3 * * *'\njobs:\n  long:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo \"a long check of $GITHUB_SHA\"\n";
 
 /// Everything that runs, and whose repository it is.
 struct Stage {
+    folder: PathBuf,
+    programs: Programs,
     maintainer: Person,
     work: PathBuf,
     /// The pool, and what is heard on the repository's relay and on the pool's.
@@ -53,13 +57,14 @@ pub async fn run(programs: &Programs, sandbox: &str, folder: &Path, mut say: imp
     let mut steps = Steps { since: Instant::now(), say: &mut say };
     let stage = steps.take("ngit-grasp and a pool run", Stage::start(programs, sandbox, folder)).await?;
     let ended = stage.walk(&mut steps).await;
-    ended.with_context(|| {
-        let end = |text: String| {
-            text.lines().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
-        };
-        let (pool, grasp) = (end(stage.pool.process.text()), end(stage.grasp.process.text()));
-        format!("the pool's last lines:\n{pool}\n\nthose of ngit-grasp:\n{grasp}\n")
-    })
+    if ended.is_err() {
+        for (program, text) in [("ngit-grasp", stage.grasp.process.text()), ("the pool", stage.pool.process.text())] {
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default();
+            say(&format!("\nlast lines of {program}:\n{}", last.join("\n")));
+        }
+    }
+    ended
 }
 
 struct Steps<'a> {
@@ -86,12 +91,18 @@ impl Stage {
         let maintainer = Person::new("maintainer", folder, programs, &pool.relay, &grasp.http)?;
         let work = maintainer.folder("work");
         maintainer.git(&maintainer.folder(""), &["init", "--quiet", "work"]).await?;
-        maintainer.ngit(&work, &["account", "create", "--local", "--name", "Maintainer"]).await?;
-        let key = maintainer.git(&work, &["config", "nostr.nsec"]).await?;
-        let owner = nostr::Keys::parse(&key)
-            .context("ngit keeps the key of a new account in git's configuration")?
-            .public_key();
-        Ok(Self { maintainer, work, pool, at_repository, at_pool, grasp, owner })
+        let owner = maintainer.account(&work, "Maintainer").await?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            programs: programs.clone(),
+            maintainer,
+            work,
+            pool,
+            at_repository,
+            at_pool,
+            grasp,
+            owner,
+        })
     }
 
     async fn walk(&self, steps: &mut Steps<'_>) -> Result<()> {
@@ -110,6 +121,11 @@ impl Stage {
             .take("ngit ci status shows a failure with the end of its log; --require-ci-trust refuses", self.failure())
             .await?;
         steps.take("a pushed tag runs, and ngit ci status finds it by its name", self.tagged()).await?;
+        steps.take("ngit ci status shows a run that has not ended as running", self.running()).await?;
+        let second =
+            steps.take("ngit repo accept: what the second maintainer pushes runs", self.second_maintainer()).await?;
+        steps.take("ngit repo leave: what they ask for is not run any more", self.left(&second)).await?;
+        steps.take("a forced push runs, a deleted branch does not", self.forced()).await?;
         steps.take("ngit ci trigger runs one workflow at a commit, and no other", self.trigger(&pushed)).await?;
         steps.take("ngit ci stop ends it: 39844 is deleted, a push starts nothing", self.stop()).await
     }
@@ -220,6 +236,89 @@ impl Stage {
         Shown::of(&document)?
             .is("concluded", Some("success"), "maintainer-directed", &jobs)
             .with_context(|| format!("{document:#}"))
+    }
+
+    async fn running(&self) -> Result<()> {
+        let commit = self.maintainer.commit(&self.work, "slow", &[("slow", "")]).await?;
+        self.maintainer.git(&self.work, &["push", "origin", "HEAD"]).await?;
+        let runs =
+            |event: &Event| values(event, "c").contains(&commit.as_str()) && tag(event, "status") == "in_progress";
+        self.at_repository.until(LIMIT, |heard| self.ours(heard, 39842).any(runs)).await?;
+        let (_, document) = self.ci_status(&commit, &[]).await?;
+        Shown::of(&document)?
+            .is("running", None, "maintainer-directed", &[])
+            .with_context(|| format!("{document:#}"))?;
+        self.result(&commit, "push").await?;
+        self.maintainer.git(&self.work, &["rm", "--quiet", "slow"]).await?;
+        self.maintainer.commit(&self.work, "quick again", &[]).await?;
+        self.maintainer.git(&self.work, &["push", "origin", "HEAD"]).await?;
+        Ok(())
+    }
+
+    /// Somebody else clones the repository, is invited, accepts, and pushes.
+    async fn second_maintainer(&self) -> Result<Person> {
+        let second = Person::new("second", &self.folder, &self.programs, &self.pool.relay, &self.grasp.http)?;
+        let remote = self.maintainer.git(&self.work, &["remote", "get-url", "origin"]).await?;
+        second.git(&second.folder(""), &["clone", "--quiet", &remote, "work"]).await?;
+        let work = second.folder("work");
+        let key = second.account(&work, "Second").await?;
+        let (own, theirs) = (self.owner.to_bech32()?, key.to_bech32()?);
+        let invite = ["repo", "edit", "--add-maintainer", &theirs, "--lead-maintainer", &own];
+        self.maintainer.ngit(&self.work, &invite).await?;
+        second.ngit(&work, &["repo", "accept"]).await?;
+        let commit = second.commit(&work, "by the second", &[("second.txt", "was here")]).await?;
+        second.git(&work, &["push", "origin", "HEAD"]).await?;
+        let result = self.result(&commit, "push").await?;
+        let announced: Vec<&str> = values(&result, "a");
+        ensure!(announced.iter().any(|address| address.contains(&key.to_hex())), "its `a` are {announced:?}");
+        self.pull(&commit).await?;
+        let (_, document) = self.ci_status(&commit, &[]).await?;
+        let jobs = [("build", "success"), ("check", "success")];
+        Shown::of(&document)?
+            .is("concluded", Some("success"), "maintainer-directed", &jobs)
+            .with_context(|| format!("{document:#}"))?;
+        Ok(second)
+    }
+
+    /// Until ngit has learned of a new maintainer, it takes the branch for up to date: it looks again after some seconds.
+    async fn pull(&self, commit: &str) -> Result<()> {
+        for _ in 0..20 {
+            self.maintainer.git(&self.work, &["pull", "--quiet", "--ff-only", "origin", "main"]).await?;
+            if self.maintainer.git(&self.work, &["rev-parse", "HEAD"]).await? == commit {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let (_, repository) = self.maintainer.ngit_json(&self.work, &["repo"]).await?;
+        anyhow::bail!("the maintainer's git pull does not bring {commit}; ngit knows of {repository:#}")
+    }
+
+    async fn left(&self, second: &Person) -> Result<()> {
+        let (work, pool) = (second.folder("work"), self.pool_key()?);
+        second.ngit(&work, &["repo", "leave"]).await?;
+        // Their states count no more either: the branch is where the maintainer says.
+        let head = self.push("without the second", &[]).await?;
+        second.git(&work, &["pull", "--quiet", "--ff-only", "origin", "main"]).await?;
+        second.ngit(&work, &["ci", "trigger", &pool, &head, "--workflow", NIGHTLY]).await?;
+        // What the maintainer asks for after that is run after it.
+        self.maintainer.ngit(&self.work, &["ci", "trigger", &pool, &head, "--workflow", NIGHTLY]).await?;
+        let result = self.result(&head, "manual").await?;
+        let quoted = ngit::quotes(&result).map_err(anyhow::Error::msg)?.request.context("no request is quoted")?;
+        ensure!(quoted[1] == self.owner.to_hex(), "it was run for {}", quoted[1]);
+        Ok(())
+    }
+
+    async fn forced(&self) -> Result<()> {
+        self.maintainer.git(&self.work, &["push", "origin", "--delete", "broken"]).await?;
+        self.maintainer.git(&self.work, &["checkout", "--quiet", "-B", "topic"]).await?;
+        self.push("topic", &[("topic.txt", "one")]).await?;
+        self.maintainer.git(&self.work, &["commit", "--quiet", "--amend", "--message", "another"]).await?;
+        let commit = self.maintainer.git(&self.work, &["rev-parse", "HEAD"]).await?;
+        self.maintainer.git(&self.work, &["push", "--force", "origin", "HEAD"]).await?;
+        let result = self.result(&commit, "push").await?;
+        ensure!(values(&result, "r").contains(&"refs/heads/topic"), "{result:?}");
+        self.maintainer.git(&self.work, &["checkout", "--quiet", "main"]).await?;
+        Ok(())
     }
 
     async fn trigger(&self, commit: &str) -> Result<()> {

@@ -7,6 +7,9 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Parser;
 use longshore_tests::clients::{self, programs::Programs};
 
+/// Characters of each cause of a failure that are shown: some hold all events that were heard.
+const SHOWN: usize = 4000;
+
 /// Drives a pool with the real client and the real server of Nostr git
 #[derive(Debug, Parser)]
 struct Args {
@@ -27,7 +30,11 @@ async fn main() -> anyhow::Result<ExitCode> {
     let folder = tempfile::tempdir()?;
     tokio::select! {
         ended = clients::run(&programs, &args.sandbox, folder.path(), |line| println!("{line}")) => {
-            ended?;
+            if let Err(error) = ended {
+                let causes: Vec<String> = error.chain().map(|cause| cause.to_string().chars().take(SHOWN).collect()).collect();
+                println!("\n{}", causes.join("\n"));
+                return Ok(ExitCode::FAILURE);
+            }
             println!("ngit and ngit-grasp agree with this pool");
             Ok(ExitCode::SUCCESS)
         }

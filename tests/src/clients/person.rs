@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nostr::{Keys, PublicKey};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -83,6 +84,14 @@ impl Person {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         let (output, errors) = (text(&ended.stdout), text(&ended.stderr));
         Ok(Printed { line, succeeded: ended.status.success(), output, errors })
+    }
+
+    /// Makes an account for a work tree, and gives its key.
+    pub(super) async fn account(&self, folder: &Path, name: &str) -> Result<PublicKey> {
+        self.ngit(folder, &["account", "create", "--local", "--name", name]).await?;
+        let key = self.git(folder, &["config", "nostr.nsec"]).await?;
+        let keys = Keys::parse(&key).context("ngit keeps the key of a new account in git's configuration")?;
+        Ok(keys.public_key())
     }
 
     /// `ngit`, which has to succeed; gives its standard output.
