@@ -1,4 +1,4 @@
-//! `longshore approve`: lets a job start whose environment asks somebody first, or fails it.
+//! `longshore approve`: lets a run start that is held back, or a job whose environment asks somebody first; or fails it.
 
 use std::process::ExitCode;
 
@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::{api::QueryArgs, key_file, run_events::RunState};
 use crate::terminal::printable::printable;
 
-/// Approve jobs that wait for it, or reject them
+/// Approve a run or jobs that wait for it, or reject them
 ///
-/// Those may whom the operator names for the environment, or the repository's maintainers: the request is signed with
-/// your key. Without a job and an environment it is about all that you are asked for in this run.
+/// A run waits that a pull request of somebody else than a maintainer started: the repository's maintainers may approve it. A
+/// job waits whose environment asks for it: those may approve it whom the operator names, or the maintainers. The request is
+/// signed with your key. Without a job and an environment it is about all that you are asked for in this run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The run: its id, its number in the pool, or the id of its run (5401) or job (5100) event
@@ -22,7 +23,7 @@ pub(crate) struct Args {
     /// Only this job, by its name or its id in the workflow
     #[arg(long, value_name = "NAME")]
     job: Option<String>,
-    /// Reject instead: the jobs fail
+    /// Reject instead: the run fails, or the jobs do
     #[arg(long)]
     reject: bool,
     /// What to say about it; it stands in the run for everybody who may read it
@@ -51,6 +52,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let answer: Value = answer.json().await?;
     Ok(args.query.print(&answer, |answer| {
         let jobs: Vec<&str> = answer["jobs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let jobs: Vec<&str> = jobs.into_iter().map(|key| if key.is_empty() { "the run" } else { key }).collect();
         println!("{verdict}: {}", printable(&jobs.join(", ")));
     }))
 }

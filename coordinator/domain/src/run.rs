@@ -164,6 +164,10 @@ pub struct Planned {
     /// them or the operator.
     #[serde(default)]
     pub outsider: bool,
+    /// Whether nothing of it begins before a maintainer approves it. The approval is of this run alone: of its commit, and
+    /// of its workflow as it was read there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// Name of the event, in the words of the workflow's language.
     pub event: String,
     /// Inputs, typed.
@@ -251,6 +255,9 @@ pub struct RunState {
     pub phase: RunPhase,
     /// Its concurrency group, where the workflow names one.
     pub claim: Option<GroupClaim>,
+    /// What held it back before anything of it began, where somebody has to approve it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<ApprovalGate>,
     /// Jobs by key (`id`, or `id/<cell>`), in plan order.
     #[serde(skip)]
     pub jobs: IndexMap<JobKey, Arc<Job>>,
@@ -369,9 +376,9 @@ pub enum WaitCondition {
         /// Number of the run that holds it; `None`: not known yet.
         holder: Option<u64>,
     },
-    /// Somebody's approval of an environment.
+    /// Somebody's approval of an environment, or of the run.
     Approval {
-        /// Its name.
+        /// Name of the environment; empty: the run itself is to be approved.
         environment: String,
         /// Who may give it, 64 hex; empty in lists.
         approvers: Vec<String>,

@@ -212,6 +212,7 @@ pub fn assemble(
         reference: subject.reference.clone(),
         proven: true,
         outsider: false,
+        held: false,
         event: trigger.event,
         inputs,
         context,

@@ -1,4 +1,4 @@
-//! Approves and rejects jobs that wait for an environment's approval.
+//! Approves and rejects runs that are held back, and jobs that wait for an environment's approval.
 
 use axum::{
     Json,
@@ -20,7 +20,8 @@ use domain::run::{ApprovalError, ApprovalVerdict};
 /// Most characters of a comment.
 const LONGEST: usize = 1000;
 
-/// A decision about jobs that wait for an approval. Without job and environment: about all that the signer may decide.
+/// A decision about what waits for an approval: the run itself, or jobs of it. Without job and environment it is about all
+/// that the signer may decide.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Review {
@@ -41,13 +42,14 @@ pub(super) struct Review {
 /// The outcome.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Reviewed {
-    /// Keys of the jobs.
+    /// Keys of the jobs; an empty one stands for the run itself.
     #[schema(value_type = Vec<String>)]
     jobs: Vec<JobKey>,
 }
 
-/// Approves jobs that wait for an approval, or rejects them, which fails them. For the approvers of the environment. The
-/// signature must cover the body (NIP-98, `payload`).
+/// Approves a run that is held back, or jobs that wait for an approval; or rejects them, which fails them. For the
+/// repository's maintainers, or the approvers of the environment. The signature must cover the body (NIP-98, `payload`).
+/// An approval of a run is for its commit and its workflow file alone.
 #[utoipa::path(post, path = "/api/runs/{id}/approve", tag = "runs", params(("id" = String, Path)), request_body = Review,
     responses(
         (status = 200, body = Reviewed), (status = 400, body = Problem), (status = 401, body = Problem),

@@ -11,8 +11,8 @@ use workflow::plan::{Annotation, Conclusion, Environment, JobReport, Reason};
 use super::{job_details::JobDetails, log_text::straight, people, test_reports::TestReportView, time, why};
 use domain::id::{BlobHash, JobKey, RunId};
 use domain::run::{
-    self, ApprovalVerdict, AttemptRecord, DefinitionOverride, Job, JobPhase, Millis, RequestOrigin, ReusedJob, RunEnd,
-    RunPhase, RunState, WaitCondition,
+    self, ApprovalGate, ApprovalVerdict, AttemptRecord, DefinitionOverride, Job, JobPhase, Millis, RequestOrigin,
+    ReusedJob, RunEnd, RunPhase, RunState, WaitCondition,
 };
 use store::{Pending, Status, Summary};
 
@@ -73,6 +73,9 @@ pub(super) struct RunView {
     pub(super) phase: &'static str,
     /// What it waits for, for people.
     pub(super) waits: Option<String>,
+    /// The approval that the run itself required, before anything of it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) approval: Option<ApprovalView>,
     #[schema(value_type = Option<String>)]
     pub(super) conclusion: Option<Conclusion>,
     #[schema(value_type = Option<Object>)]
@@ -244,14 +247,14 @@ pub(super) struct JobView {
     pub(super) summary: String,
 }
 
-/// The approval of a job.
+/// The approval of a job, or of a run.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ApprovalView {
-    /// Name of the environment.
+    /// Name of the environment; empty: it is about the run itself.
     pub(super) environment: String,
     /// Keys (64 hex), one of which is enough.
     pub(super) approvers: Vec<String>,
-    /// The job waits for it now.
+    /// It is waited for now.
     pub(super) waits: bool,
     /// `approved` or `rejected`.
     pub(super) verdict: Option<&'static str>,
@@ -265,12 +268,19 @@ pub(super) struct ApprovalView {
 
 impl ApprovalView {
     fn of(job: &Job) -> Option<Self> {
-        let gate = job.gate.as_ref().filter(|gate| !gate.approvers.is_empty())?;
+        let waits = matches!(job.phase, JobPhase::Waiting { on: WaitCondition::Approval { .. }, .. });
+        Self::new(job.environment.clone().unwrap_or_default(), job.gate.as_ref()?, waits)
+    }
+
+    fn new(environment: String, gate: &ApprovalGate, waits: bool) -> Option<Self> {
+        if gate.approvers.is_empty() {
+            return None;
+        }
         let said = gate.decision.as_ref();
         Some(Self {
-            environment: job.environment.clone().unwrap_or_default(),
+            environment,
             approvers: gate.approvers.clone(),
-            waits: matches!(job.phase, JobPhase::Waiting { on: WaitCondition::Approval { .. }, .. }),
+            waits,
             verdict: said.map(|said| match said.verdict {
                 ApprovalVerdict::Approved => "approved",
                 ApprovalVerdict::Rejected => "rejected",
@@ -333,6 +343,8 @@ impl RunView {
     /// The run with the details of its jobs.
     pub(super) fn new(state: RunState, mut details: JobDetails) -> Self {
         let held_back = state.held_back().map(wait);
+        let waits = matches!(state.phase, RunPhase::Waiting { on: WaitCondition::Approval { .. } });
+        let approval = state.gate.as_ref().and_then(|gate| ApprovalView::new(String::new(), gate, waits));
         let whys: Vec<_> = state.jobs.keys().map(|key| why::job(&state, key)).collect();
         let request = Arc::unwrap_or_clone(state.request);
         let (run_event, job_event, publisher) = match request.origin {
@@ -394,6 +406,7 @@ impl RunView {
             publisher,
             phase,
             waits,
+            approval,
             conclusion: ended.then_some(conclusion),
             reason,
             exit_code: ended.then_some(exit_code),

@@ -40,7 +40,7 @@ pub(super) async fn run(web: &Web, caller: &Caller, state: RunState) -> Result<R
     let actor_name = people::name(web, &state.request.actor);
     let worker_names = worker_names(store, &state).await?;
     let mut view = RunView::new(state, details);
-    for approval in view.jobs.iter_mut().filter_map(|job| job.approval.as_mut()) {
+    for approval in view.jobs.iter_mut().filter_map(|job| job.approval.as_mut()).chain(view.approval.as_mut()) {
         approval.by_name = approval.by.as_deref().map(|by| people::name(web, by));
     }
     Ok(RunView {

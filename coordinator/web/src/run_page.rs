@@ -140,7 +140,7 @@ pub(super) async fn run(
     let summaries = summaries(&web, &run).await?;
     let (failures, more_failures) = failure::failures(&web, &run).await?;
     let annotations = Annotations::of(&run);
-    let approvals = run.jobs.iter().filter_map(|job| job.approval.as_ref());
+    let approvals = run.jobs.iter().filter_map(|job| job.approval.as_ref()).chain(&run.approval);
     let approvers = approvals.flat_map(|approval| approval.approvers.iter().chain(&approval.by));
     let people: Vec<&str> = approvers.chain(run.supplied.iter().map(|file| &file.author)).map(String::as_str).collect();
     let names = web.control.names(&people);
@@ -286,6 +286,11 @@ impl RunView {
     fn asked(&self) -> impl Iterator<Item = (&JobView, &ApprovalView)> {
         let waits = |job: &'_ JobView| job.approval.as_ref().is_some_and(|approval| approval.waits);
         self.jobs.iter().filter(move |job| waits(job)).filter_map(|job| Some((job, job.approval.as_ref()?)))
+    }
+
+    /// The approval that the run itself waits for.
+    fn held(&self) -> Option<&ApprovalView> {
+        self.approval.as_ref().filter(|approval| approval.waits)
     }
 
     fn moment(&self, at: &Millis) -> String {

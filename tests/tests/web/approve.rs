@@ -72,6 +72,43 @@ async fn only_who_is_asked_decides_and_the_signature_covers_what_was_said() {
 }
 
 #[tokio::test]
+async fn attack_14_a_run_that_is_held_back_is_approved_by_who_is_asked_and_shown_with_its_author() {
+    let server = Server::start().await;
+    let (approver, stranger) = (Keys::generate(), Keys::generate());
+    let key = approver.public_key().to_hex();
+    let mut state = run("a", 1, &stranger, &json!("public"));
+    state.phase = serde_json::from_value(json!({
+        "phase": "waiting", "on": {"on": "approval", "environment": "", "approvers": [key]},
+    }))
+    .unwrap();
+    state.gate = serde_json::from_value(json!({"approvers": [key], "until": NOW, "decision": null})).unwrap();
+    server.commit(vec![Change::Run(store::RunChange::whole(state))]).await;
+
+    let waits = format!("waits for an approval by {}: its author is no maintainer of the repository", &key[..8]);
+    let shown: Value = server.get("/api/runs/a").await.json().await.unwrap();
+    assert_eq!((&shown["waits"], &shown["approval"]["waits"]), (&json!(waits), &json!(true)));
+    let listed: Value = server.get("/api/runs?status=waiting").await.json().await.unwrap();
+    assert_eq!(
+        listed[0]["waits"],
+        "waits for an approval by a maintainer: its author is no maintainer of the repository"
+    );
+    let page = server.get("/runs/a").await.text().await.unwrap();
+    assert!(page.contains(&format!("data-job=\"\" data-approvers=\"{key}\"")), "{page}");
+
+    let yes = r#"{"verdict": "approved", "comment": "looks fine"}"#;
+    for (signer, body, expected) in [
+        (&stranger, yes, 403),
+        (&server.operator, yes, 403),
+        (&approver, r#"{"job": "build", "verdict": "approved"}"#, 409),
+    ] {
+        assert_eq!(say(&server, Some(signer), body, Some(body)).await.status().as_u16(), expected);
+    }
+    let answer: Value = say(&server, Some(&approver), yes, Some(yes)).await.json().await.unwrap();
+    assert_eq!(answer, json!({"jobs": [""]}));
+    assert_eq!(server.asked.0.lock().clone(), [format!("Approved a  by {key}: looks fine")]);
+}
+
+#[tokio::test]
 async fn whom_it_waits_for_stands_in_the_run_the_queue_and_the_page() {
     let server = Server::start().await;
     let key = Keys::generate().public_key().to_hex();

@@ -60,7 +60,10 @@ impl Transition {
             keys.extend(planned.maintainers.iter().cloned());
         }
         self.state.phase = RunPhase::Active;
-        self.claim_for_run(&planned);
+        match planned.held {
+            true => self.hold(&planned),
+            false => self.claim_for_run(&planned),
+        }
         self.state.planned = Some(Arc::new(planned));
         Ok(())
     }

@@ -1,7 +1,9 @@
-//! Environments that people or a clock hold a job back for: who may let it start, what they said, how long it waits.
+//! Environments that people or a clock hold a job back for, and runs that a maintainer has to approve: who may let them
+//! start, what they said, how long they wait.
 //!
 //! A job is held back once nothing else keeps it from starting: it has its concurrency group and its place among the
-//! cells of its matrix. No worker hears of it before.
+//! cells of its matrix. No worker hears of it before. A run is held back before anything of it is looked at: it takes no
+//! group, and evaluates nothing that its author wrote.
 
 use workflow::{
     git_ref,
@@ -22,8 +24,12 @@ const PATIENCE: Millis = 30 * DAY_MS;
 /// Approvers named in a sentence.
 const NAMED: usize = 3;
 
-/// Why a job waits for people, for people.
+/// Why a job waits for people, for people; a run, where no environment is named.
 pub fn describe_approval_wait(environment: &str, approvers: &[String]) -> String {
+    if environment.is_empty() {
+        let by = if approvers.is_empty() { "a maintainer".to_owned() } else { names(approvers) };
+        return format!("waits for an approval by {by}: its author is no maintainer of the repository");
+    }
     let of = format!("waits for an approval of the environment {environment}");
     if approvers.is_empty() { of } else { format!("{of} by {}", names(approvers)) }
 }
@@ -36,6 +42,11 @@ fn names(approvers: &[String]) -> String {
         more => said.push(format!("{more} others")),
     }
     said.join(" or ")
+}
+
+/// Who said something, and what.
+fn said(by: &str, comment: &str) -> String {
+    if comment.is_empty() { short(by) } else { format!("{}: {comment}", short(by)) }
 }
 
 fn short(key: &str) -> String {
@@ -68,7 +79,8 @@ impl EnvironmentProtection {
 }
 
 impl RunState {
-    /// Keys of the jobs that somebody may decide about: all that wait, or those of one job or environment.
+    /// Keys of the jobs that somebody may decide about: all that wait, or those of one job or environment. The empty key
+    /// stands for the run itself.
     ///
     /// # Errors
     /// [`ApprovalError`], for people.
@@ -78,6 +90,15 @@ impl RunState {
         job: Option<&str>,
         environment: Option<&str>,
     ) -> Result<Vec<JobKey>, ApprovalError> {
+        if let RunPhase::Waiting { on: WaitCondition::Approval { approvers, .. } } = &self.phase
+            && job.is_none_or(str::is_empty)
+            && environment.is_none_or(str::is_empty)
+        {
+            return match approvers.iter().any(|key| key == by) {
+                true => Ok(vec![JobKey::default()]),
+                false => Err(ApprovalError::NotAsked(names(approvers), "this run".into())),
+            };
+        }
         let mut waiting = Vec::new();
         for (key, found) in &self.jobs {
             let JobPhase::Waiting { on: WaitCondition::Approval { environment: name, approvers }, .. } = &found.phase
@@ -95,7 +116,7 @@ impl RunState {
             let of = of.or_else(|| job.map(|job| format!(": {job}"))).unwrap_or_default();
             return Err(ApprovalError::NothingWaits(of));
         };
-        let others = || ApprovalError::NotAsked(names(approvers), (*name).clone());
+        let others = || ApprovalError::NotAsked(names(approvers), format!("the environment {name}"));
         let own = waiting.iter().filter(|(_, _, approvers)| approvers.iter().any(|key| key == by));
         let keys: Vec<JobKey> = own.map(|(key, ..)| (*key).clone()).collect();
         if keys.is_empty() { Err(others()) } else { Ok(keys) }
@@ -130,6 +151,26 @@ impl RunState {
 }
 
 impl Transition {
+    /// A run that a maintainer has to approve before anything of it begins.
+    pub(super) fn hold(&mut self, planned: &Planned) {
+        let approvers = planned.maintainers.clone();
+        self.show_to(&approvers);
+        let now = self.now;
+        let reason = describe_approval_wait("", &approvers);
+        self.state.gate = Some(ApprovalGate { approvers: approvers.clone(), until: now, decision: None });
+        self.state.phase = RunPhase::Waiting { on: WaitCondition::Approval { environment: String::new(), approvers } };
+        self.effects.push(RunEffect::Wake { job: JobKey::default(), at: now.saturating_add(PATIENCE) });
+        self.publish_wait(reason);
+    }
+
+    /// Who is asked must be able to see for what.
+    fn show_to(&mut self, approvers: &[String]) {
+        if let Visibility::Readers(readers) = &mut self.state.visibility {
+            let unseen: Vec<String> = approvers.iter().filter(|key| !readers.contains(key)).cloned().collect();
+            readers.extend(unseen);
+        }
+    }
+
     /// A job that nothing else keeps from starting: it waits for what its environment asks for, or is offered to
     /// workers.
     pub(super) fn pass_gate(&mut self, planned: &Planned, key: &JobKey) {
@@ -150,11 +191,7 @@ impl Transition {
             Approvers::Keys(keys) => keys.clone(),
             Approvers::Nobody => Vec::new(),
         };
-        // Who is asked must be able to see for what.
-        if let Visibility::Readers(readers) = &mut self.state.visibility {
-            let unseen: Vec<String> = approvers.iter().filter(|key| !readers.contains(key)).cloned().collect();
-            readers.extend(unseen);
-        }
+        self.show_to(&approvers);
         let now = self.now;
         let until = now.saturating_add(protection.wait_ms);
         let Some(job) = self.job_mut(key) else { return };
@@ -191,6 +228,9 @@ impl Transition {
         if self.over() {
             return Err(RunRefusal::Terminal);
         }
+        if key.is_empty() {
+            return self.decided_run(verdict, by, comment);
+        }
         let now = self.now;
         let job = self.job_mut(key).ok_or(RunRefusal::Stale)?;
         let gate = job.gate.as_mut().ok_or(RunRefusal::Stale)?;
@@ -204,12 +244,32 @@ impl Transition {
             return Err(RunRefusal::Stale);
         }
         let (environment, until) = (environment.clone(), gate.until);
-        let said = if comment.is_empty() { String::new() } else { format!(": {comment}") };
-        let why = format!("the environment {environment} was refused to it by {}{said}", short(&by));
+        let why = format!("the environment {environment} was refused to it by {}", said(&by, &comment));
         gate.decision = Some(ApprovalDecision { verdict, by, comment, at: now });
         match verdict {
             ApprovalVerdict::Approved => self.wait_until(key, &environment, until),
             ApprovalVerdict::Rejected => self.conclude(key, Conclusion::Failure, Some(Reason::Invalid(why)), None),
+        }
+        Ok(())
+    }
+
+    fn decided_run(&mut self, verdict: ApprovalVerdict, by: String, comment: String) -> Result<(), RunRefusal> {
+        let now = self.now;
+        let gate = self.state.gate.as_mut().ok_or(RunRefusal::Stale)?;
+        if gate.decision.is_some() {
+            return Err(RunRefusal::Repeated);
+        }
+        if !gate.approvers.contains(&by) {
+            return Err(RunRefusal::Stale);
+        }
+        let why = format!("the run was refused by {}", said(&by, &comment));
+        gate.decision = Some(ApprovalDecision { verdict, by, comment, at: now });
+        match (verdict, self.state.planned.clone()) {
+            (ApprovalVerdict::Approved, Some(planned)) => {
+                self.state.phase = RunPhase::Active;
+                self.claim_for_run(&planned);
+            }
+            _ => self.refuse(why),
         }
         Ok(())
     }
@@ -219,6 +279,13 @@ impl Transition {
             return Err(RunRefusal::Terminal);
         }
         let now = self.now;
+        if key.is_empty() {
+            let undecided = self.state.gate.as_ref().filter(|gate| gate.decision.is_none());
+            let gate = undecided.filter(|gate| now >= gate.until.saturating_add(PATIENCE)).ok_or(RunRefusal::Stale)?;
+            let why = format!("{}: nobody decided within 30 days", describe_approval_wait("", &gate.approvers));
+            self.refuse(why);
+            return Ok(());
+        }
         match self.state.jobs.get(key).map(|job| &job.phase) {
             Some(JobPhase::Waiting { since, on: WaitCondition::Approval { environment, approvers } })
                 if now >= since.saturating_add(PATIENCE) =>

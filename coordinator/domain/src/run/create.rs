@@ -49,6 +49,7 @@ pub fn create(new: NewRun, now: Millis) -> (RunState, Vec<RunEffect>) {
         planned: None,
         phase: RunPhase::Planning,
         claim: None,
+        gate: None,
         jobs: IndexMap::new(),
         calls: IndexMap::new(),
         cancelled: None,

@@ -1,4 +1,5 @@
-//! Protected environments: what the operator demands before a job deploys, who decides, and what was decided.
+//! Protected environments: what the operator demands before a job deploys. And approvals, of jobs and of runs: who decides,
+//! and what was decided.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,7 @@ pub enum Approvers {
     Nobody,
 }
 
-/// What held a job back.
+/// What held a job back, or a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalGate {
     /// Who is asked, 64 hex.
@@ -57,7 +58,7 @@ pub struct ApprovalDecision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ApprovalVerdict {
-    /// The job may start.
+    /// The job, or the run, may start.
     Approved,
     /// It may not.
     Rejected,
@@ -69,7 +70,7 @@ pub enum ApprovalError {
     /// No such job waits.
     #[error("no job of this run waits for an approval{0}")]
     NothingWaits(String),
-    /// Others are asked.
-    #[error("only {0} may approve or reject the environment {1}")]
+    /// Others are asked: who, and about what.
+    #[error("only {0} may approve or reject {1}")]
     NotAsked(String, String),
 }

@@ -84,9 +84,9 @@ pub enum RunEvent {
         /// To what, for people.
         to: String,
     },
-    /// Somebody who was asked said whether a job may start.
+    /// Somebody who was asked said whether a job may start, or the run.
     Decided {
-        /// Job key.
+        /// Job key; empty: the run.
         job: JobKey,
         /// What they said.
         verdict: ApprovalVerdict,
@@ -97,7 +97,7 @@ pub enum RunEvent {
     },
     /// The moment of an [`RunEffect::Wake`] came.
     Due {
-        /// Job key.
+        /// Job key; empty: the run.
         job: JobKey,
     },
     /// The moment of an [`RunEffect::Timer`] came.
@@ -206,7 +206,7 @@ pub enum RunEffect {
     },
     /// Send [`RunEvent::Due`] at a moment; a later one takes the place of an earlier one.
     Wake {
-        /// Job key.
+        /// Job key; empty: the run.
         job: JobKey,
         /// When.
         at: Millis,

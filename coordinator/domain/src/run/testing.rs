@@ -71,6 +71,7 @@ pub fn planned(jobs: Vec<(&str, Job)>) -> Planned {
         reference: "refs/heads/main".into(),
         proven: true,
         outsider: false,
+        held: false,
         event: "push".into(),
         inputs: serde_json::Map::new(),
         context: serde_json::Map::new(),

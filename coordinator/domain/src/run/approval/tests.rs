@@ -264,3 +264,59 @@ fn who_is_asked_about_a_private_run_may_see_it() {
     run.apply(RunEvent::Planned(Box::new(planned(vec![("a", deploy(&[], json!("production")))])))).unwrap();
     assert_eq!(run.state.visibility, Visibility::Readers(vec![key("r"), key("k")]));
 }
+
+/// A run of a pull request by somebody who is no maintainer, with a concurrency group of its own.
+fn held(jobs: Vec<(&str, Job)>) -> TestRun {
+    let mut plan = Planned { maintainers: vec![key("m"), key("n")], outsider: true, held: true, ..planned(jobs) };
+    plan.plan.concurrency = Some(concurrency("pr", true, QueueMode::Single));
+    TestRun::under(RunRules::default(), false, plan)
+}
+
+fn joins(run: &TestRun) -> usize {
+    run.effects.iter().filter(|effect| matches!(effect, RunEffect::Join { .. })).count()
+}
+
+#[test]
+fn attack_14_nothing_of_a_run_that_is_held_begins_before_a_maintainer_approves_it() {
+    let mut run = held(vec![("a", job(&[])), ("b", job(&["a"]))]);
+    assert_eq!((run.jobs().as_str(), queued(&run), joins(&run)), ("a=blocked b=blocked", 0, 0));
+    let waits = "waits for an approval by mmmmmmmm or nnnnnnnn: its author is no maintainer of the repository";
+    assert_eq!(reasons(&run), [waits]);
+    let decidable = |run: &TestRun, by: &str, job| run.state.decidable(&key(by), job, None);
+    assert_eq!(decidable(&run, "m", None).unwrap(), [""]);
+    assert_eq!(decidable(&run, "m", Some("")).unwrap(), [""]);
+    let others = decidable(&run, "a", None).unwrap_err().to_string();
+    assert_eq!(others, "only mmmmmmmm or nnnnnnnn may approve or reject this run");
+    assert!(matches!(decidable(&run, "m", Some("a")), Err(ApprovalError::NothingWaits(_))));
+    // Its author's word is none, nor is one about a job of it.
+    assert_eq!(run.apply(said("", ApprovalVerdict::Approved, "a")), Err(RunRefusal::Stale));
+    assert_eq!(run.apply(said("a", ApprovalVerdict::Approved, "m")), Err(RunRefusal::Stale));
+    run.apply(said("", ApprovalVerdict::Approved, "n")).unwrap();
+    assert_eq!((joins(&run), queued(&run)), (1, 0), "its group comes after the approval");
+    assert_eq!(run.apply(said("", ApprovalVerdict::Rejected, "m")), Err(RunRefusal::Repeated));
+    run.apply(RunEvent::Granted { job: None }).unwrap();
+    run.run("a", Success);
+    run.run("b", Success);
+    assert_eq!(run.ended(), "success 0", "one approval is for the whole run");
+}
+
+#[test]
+fn a_run_that_is_refused_or_that_nobody_decides_about_ends_without_running() {
+    let mut run = held(vec![("a", job(&[]))]);
+    run.apply(said("", ApprovalVerdict::Rejected, "m")).unwrap();
+    assert_eq!((run.ended().as_str(), queued(&run)), ("failure 125", 0));
+    assert_eq!(run.state.message.as_deref(), Some("the run was refused by mmmmmmmm: as agreed"));
+
+    let mut run = held(vec![("a", job(&[]))]);
+    let due = wakes(&run)[0];
+    assert_eq!(due, run.now + 30 * DAY);
+    assert_eq!(run.apply(RunEvent::Due { job: JobKey::default() }), Err(RunRefusal::Stale), "too early");
+    run.now = due;
+    run.apply(RunEvent::Due { job: JobKey::default() }).unwrap();
+    assert!(run.state.message.as_deref().unwrap().ends_with("nobody decided within 30 days"));
+
+    let mut run = held(vec![("a", job(&[]))]);
+    run.apply(RunEvent::Cancel { by: "somebody".into() }).unwrap();
+    assert_eq!((run.ended().as_str(), queued(&run)), ("cancelled 130", 0));
+    assert_eq!(run.apply(said("", ApprovalVerdict::Approved, "m")), Err(RunRefusal::Terminal));
+}
