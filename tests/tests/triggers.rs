@@ -1,5 +1,11 @@
-//! Pushes start workflows: real git servers, relays and coordinators, which are killed and started again.
+//! Pushes, schedules and pull requests start workflows: real git servers, relays and coordinators, which are killed and
+//! started again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "triggers/outsiders.rs"]
+mod outsiders;
+#[path = "triggers/pull_requests.rs"]
+mod pull_requests;
 
 use std::{
     cell::Cell,

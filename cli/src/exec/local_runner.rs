@@ -360,6 +360,7 @@ pub(super) fn new_run(id: RunId, planned: &Planned, vars: &IndexMap<String, Stri
         again: None,
         command: None,
         pinned: None,
+        pull_request: None,
         received_at: now_ms(),
     };
     NewRun {

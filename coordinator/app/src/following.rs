@@ -1,29 +1,39 @@
 //! Keeps followed repositories listened for, and makes of what is heard the work of looking at them.
 //!
 //! An event says only that something may have changed: what counts is looked up by that work. So nothing is lost that a
-//! relay still has, and the same event from many relays is one look.
+//! relay still has, and the same event from many relays is one look. Anybody can publish events of pull requests: of those
+//! whom a repository does not know as many become work as [`OutsiderRates`] admits.
 
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
 };
 
-use nostr::PublicKey;
+use nostr::{PublicKey, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
+use triggers::outsider_rates::{OutsiderRates, RateExceeded};
 
-use super::trigger_work::{StateLook, address_of};
+use super::trigger_work::{PullRequestLook, StateLook, address_of};
 use config::Config;
 use domain::run::{Millis, Repository};
 use nostr_client::{
     relays::Relays,
-    repository_events::{RepositoryEvent, RepositoryEvents, WatchedRepository},
+    repository_events::{REQUEST_KINDS, RepositoryEvent, RepositoryEvents, WatchedRepository},
 };
+use source::pull_request;
 use store::{Batch, CONFIGURATION, ChangeNotification, FollowChange, FollowedRepository, Store, StoreError};
 
 /// Changes of what is followed within this time are one.
 const GATHER: Duration = Duration::from_millis(250);
 /// Ids of one repository's events that are remembered as known.
 const KNOWN: usize = 256;
+/// How long before the start events of pull requests are asked for (ms): so long no coordinator may have run.
+const OUTAGE: Millis = 14 * 24 * 3_600_000;
+/// Pull requests whose events are known from the start.
+const KNOWN_REQUESTS: u32 = 10_000;
+/// Bytes of an event of a pull request, and its tags.
+const REQUEST_BYTES: usize = 64 << 10;
+const REQUEST_TAGS: usize = 256;
 
 /// What is needed for it.
 pub(super) struct Following {
@@ -35,29 +45,68 @@ pub(super) struct Following {
 
 /// Ids of events by repository that tell nothing new.
 #[derive(Default)]
-struct KnownEvents(HashMap<String, HashSet<String>>);
+struct KnownEvents {
+    repositories: HashMap<String, KnownRepository>,
+    /// What those have published lately of whom a repository knows nothing.
+    rates: OutsiderRates,
+}
+
+#[derive(Default)]
+struct KnownRepository {
+    ids: HashSet<String>,
+    maintainers: Vec<String>,
+    /// Followed since (s).
+    since: u64,
+}
 
 impl KnownEvents {
     /// Keeps what is known of those that are followed.
     fn follow(&mut self, followed: &[FollowedRepository]) {
-        let mut before = std::mem::take(&mut self.0);
+        let mut before = std::mem::take(&mut self.repositories);
         for repository in followed {
-            let mut ids = before.remove(&repository.address).unwrap_or_default();
-            ids.extend(repository.events.iter().cloned());
-            self.0.insert(repository.address.clone(), ids);
+            let mut known = before.remove(&repository.address).unwrap_or_default();
+            known.ids.extend(repository.events.iter().cloned());
+            known.maintainers.clone_from(&repository.maintainers);
+            known.since = repository.added_at / 1000;
+            self.repositories.insert(repository.address.clone(), known);
         }
     }
 
     fn is_new(&self, event: &RepositoryEvent) -> bool {
-        self.0.get(&event.repository).is_some_and(|known| !known.contains(&event.event.id.to_hex()))
+        let known = self.repositories.get(&event.repository);
+        known.is_some_and(|known| !known.ids.contains(&event.event.id.to_hex()))
     }
 
-    fn add(&mut self, event: &RepositoryEvent) {
-        let Some(known) = self.0.get_mut(&event.repository) else { return };
-        if known.len() >= KNOWN {
-            known.clear();
+    fn add(&mut self, repository: &str, event: String) {
+        let Some(known) = self.repositories.get_mut(repository) else { return };
+        if known.ids.len() >= KNOWN {
+            known.ids.clear();
         }
-        known.insert(event.event.id.to_hex());
+        known.ids.insert(event);
+    }
+
+    /// The look that an event of a pull request asks for; `None`: it asks for none.
+    ///
+    /// # Errors
+    /// It is not looked at now.
+    fn look(&mut self, heard: &RepositoryEvent, now: Millis) -> Result<Option<PullRequestLook>, RateExceeded> {
+        let RepositoryEvent { repository, event } = heard;
+        let known = self.repositories.get(repository);
+        let Some((known, root)) = known.zip(pull_request::root_of(event)) else { return Ok(None) };
+        let is_small = event.content.len() <= REQUEST_BYTES && event.tags.len() <= REQUEST_TAGS;
+        if !is_small || event.created_at.as_secs() < known.since {
+            return Ok(None);
+        }
+        let author = event.pubkey.to_hex();
+        if !known.maintainers.contains(&author)
+            && let Err(why) = self.rates.take(&author, repository, now)
+        {
+            if self.rates.is_first(why) {
+                tracing::warn!(repository, author, root, "an event of a pull request is not looked at: {why}");
+            }
+            return Err(why);
+        }
+        Ok(Some(PullRequestLook { repository: repository.clone(), root, heard: event.clone() }))
     }
 }
 
@@ -87,12 +136,18 @@ impl Following {
         let mut notices = self.store.subscribe();
         let mut events = RepositoryEvents::new(self.relays.clone(), &self.config);
         let mut known = KnownEvents::default();
+        let since = (self.clock)().saturating_sub(OUTAGE);
+        let mut requests = match self.store.pull_request_events(since, KNOWN_REQUESTS).await {
+            Err(StoreError::Stopped) => return Err(StoreError::Stopped.into()),
+            found => found.unwrap_or_default(),
+        };
         loop {
             match self.store.followed_repositories().await {
                 Ok(followed) => {
                     known.follow(&followed);
+                    requests.drain(..).for_each(|(repository, event)| known.add(&repository, event));
                     self.look_at_new(&followed).await?;
-                    events.listen_for(&followed.iter().filter_map(watched).collect::<Vec<_>>());
+                    events.listen_for(&followed.iter().filter_map(|one| watched(one, since)).collect::<Vec<_>>());
                 }
                 Err(StoreError::Stopped) => return Err(StoreError::Stopped.into()),
                 Err(error) => tracing::error!("what is followed can't be read: {error}"),
@@ -122,15 +177,28 @@ impl Following {
 
     /// Makes work of what was heard. What can't be stored now comes again when a relay is looked behind.
     async fn take(&self, heard: Vec<RepositoryEvent>, known: &mut KnownEvents) -> anyhow::Result<()> {
-        let new: Vec<RepositoryEvent> = heard.into_iter().filter(|event| known.is_new(event)).collect();
-        let row = |event: &RepositoryEvent| {
+        let now = (self.clock)();
+        let (mut rows, mut taken) = (Batch::new(), Vec::new());
+        for event in heard {
+            if !known.is_new(&event) {
+                continue;
+            }
+            if REQUEST_KINDS.contains(&event.event.kind) {
+                match known.look(&event, now) {
+                    Ok(look) => rows.extend(look.map(|look| look.row(now)).transpose()?),
+                    // It may come again.
+                    Err(_) => continue,
+                }
+                taken.push(event);
+                continue;
+            }
             let made_at = event.event.created_at.as_secs();
             let told = (event.event.kind == nostr::Kind::RepoState).then(|| (event.event.id.to_hex(), made_at));
-            StateLook { repository: event.repository.clone(), event: told }.row((self.clock)())
-        };
-        let rows: Batch = new.iter().map(row).collect::<Result<_, _>>()?;
+            rows.push(StateLook { repository: event.repository.clone(), event: told }.row(now)?);
+            taken.push(event);
+        }
         if self.commit(rows).await? {
-            new.iter().for_each(|event| known.add(event));
+            taken.iter().for_each(|event| known.add(&event.repository, event.event.id.to_hex()));
         }
         Ok(())
     }
@@ -151,12 +219,13 @@ impl Following {
 }
 
 /// What is listened for; `None` before it is known whose word counts.
-fn watched(followed: &FollowedRepository) -> Option<WatchedRepository> {
+fn watched(followed: &FollowedRepository, requests_since: Millis) -> Option<WatchedRepository> {
     let repository = address_of(followed).ok()?;
     let authors: Vec<PublicKey> = followed.maintainers.iter().filter_map(|key| PublicKey::from_hex(key).ok()).collect();
     if authors.is_empty() {
         return None;
     }
     let Repository { address, identifier, relays, .. } = repository;
-    Some(WatchedRepository { address, identifier, authors, relays })
+    let requests_since = Timestamp::from(requests_since.max(followed.added_at) / 1000);
+    Some(WatchedRepository { address, identifier, authors, relays, requests_since })
 }

@@ -36,6 +36,24 @@ type Origins = IndexMap<String, Result<RepositorySnapshot, String>>;
 /// Plans whose files are read at the same time.
 static READING: Semaphore = Semaphore::const_new(2);
 
+/// What a pull request's run is called by: nobody wrote the message of its merge. And whose work it is.
+fn pull_request_title(request: &RunRequest) -> Option<(String, String)> {
+    let of = request.pull_request.as_ref()?;
+    let told = &request.payload.as_ref()?["pull_request"];
+    let author = told["user"]["login"].as_str().unwrap_or_default();
+    Some((format!("{} (#{})", told["title"].as_str()?, of.number), author.to_owned()))
+}
+
+/// What a run may have by its commit and by who asked.
+struct Authority {
+    /// Whether the commit is proven.
+    proven: bool,
+    /// Whether it acts for its author alone.
+    outsider: bool,
+    /// Whether a maintainer has to approve it first.
+    held: bool,
+}
+
 /// Makes plans of requests.
 #[derive(Clone)]
 pub(super) struct Planner {
@@ -60,10 +78,14 @@ impl Planner {
             return planned.map_err(PlanError::Author);
         }
         let path = planning::workflow_path(&request.workflow).map_err(PlanError::Author)?.to_owned();
-        let wanted = Revision {
-            commit: request.commit.clone(),
-            branch: request.branch.clone(),
-            reference: request.reference.clone(),
+        let wanted = match &request.pull_request {
+            // No state names the ref of a pull request.
+            Some(_) => Revision { commit: request.commit.clone(), ..Revision::default() },
+            None => Revision {
+                commit: request.commit.clone(),
+                branch: request.branch.clone(),
+                reference: request.reference.clone(),
+            },
         };
         let found = self.sources.resolve(&request.repository, &wanted).await?;
         let mut files = WorkflowSource::new(
@@ -83,24 +105,29 @@ impl Planner {
             self.check_pinned(pinned, &found, request, text.as_deref()).await?;
         }
         let takes_over = state.rerun.as_ref().is_some_and(|rerun| rerun.takes_over);
-        let outsider = takes_over || !self.is_insider(&found, &request.actor).await;
-        let stored = match found.proven && !outsider {
+        let Authority { proven, outsider, held } = self.authority(&found, request, takes_over).await;
+        let stored = match proven && !outsider {
             true => self
                 .stored_values(&found.repository.address)
                 .await
                 .map_err(|error| PlanError::NotYet(error.to_string()))?,
             false => StoredValues::default(),
         };
+        // A branch may hold the commit of a pull request too, once it is merged: its ref is its own all the same.
+        let own_ref = request.pull_request.as_ref().and(request.reference.clone());
+        let other_ref = found.other_ref.clone().filter(|_| own_ref.is_none());
+        let reference = own_ref.unwrap_or_else(|| found.reference.clone());
         let metadata = RepositoryMetadata {
             commit: found.commit.clone(),
-            reference: found.reference.clone(),
+            reference,
             default_branch: found.default_branch.clone(),
-            description: found.description.clone(),
+            description: pull_request_title(request).or_else(|| found.description.clone()),
             parent: found.parent.clone(),
             default_tip: found.default_tip.clone(),
-            proven: found.proven,
+            proven,
             outsider,
             takes_over,
+            held,
             maintainers: found.maintainers.clone(),
             relays: found.relays.clone(),
             definition: files.of(&path).map(|supplied| supplied.event.clone()),
@@ -128,7 +155,7 @@ impl Planner {
                     let commit = |(name, found): (String, Result<RepositorySnapshot, String>)| {
                         Some((name, found.ok()?.commit.to_string()))
                     };
-                    planned.notices.extend(found.other_ref.clone());
+                    planned.notices.extend(other_ref);
                     planned.origins = origins.into_iter().filter_map(commit).collect();
                     planned.definitions = files.used();
                     if state.rules.reports_jobs {
@@ -203,6 +230,22 @@ impl Planner {
             }
         }
         Ok(())
+    }
+
+    /// What a run may have. A pull request acts with the word of its author: whoever reopens one vouches for nothing. Its merge
+    /// is proven by the author's own event, where the author's word counts. `pull_request_target` runs what the maintainers
+    /// have at the base, whoever wants something merged there.
+    async fn authority(&self, found: &ResolvedRevision, request: &RunRequest, takes_over: bool) -> Authority {
+        let by_insider = self.is_insider(found, &request.actor).await;
+        match &request.pull_request {
+            None => Authority { proven: found.proven, outsider: takes_over || !by_insider, held: false },
+            Some(of) if of.runs_base => Authority { proven: found.proven, outsider: false, held: false },
+            Some(of) => {
+                let vouched = by_insider && self.is_insider(found, &of.author).await;
+                let outsider = takes_over || !vouched;
+                Authority { proven: vouched, outsider, held: outsider }
+            }
+        }
     }
 
     /// Whether a key's requests count like a maintainer's: it is one, or was named by the operator, or by the

@@ -160,7 +160,9 @@ impl Retention {
             }
         }
         if !run.commit.is_empty() && !run.repository.is_empty() {
-            let forgotten = sources.forget(&run.repository, &run.commit, store.commit_is_shared(run)).await;
+            let forgotten = sources
+                .forget(&run.repository, &run.commit, store.commit_is_used(&run.repository, &run.commit, &run.id))
+                .await;
             if let Err(error) = forgotten {
                 // The limit of all mirrors bounds what stays.
                 tracing::warn!(run = run.id.as_str(), "its commit stays in its mirror: {error:#}");

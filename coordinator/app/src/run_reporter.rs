@@ -30,6 +30,8 @@ const ENDS: Millis = 1_000;
 const BEGINS: Millis = 1_000;
 /// It is said again after this (ms), which is half of what it lives.
 const AGAIN: Millis = 15 * 60_000;
+/// That a run is held is said again for so long (ms).
+const HELD: Millis = 2 * 3_600_000;
 /// A run that another hand is at is looked at again after this (ms).
 const BUSY: Millis = 250;
 const BACK_OFF: BackOff = BackOff { first: Duration::from_secs(2), longest: Duration::from_secs(60) };
@@ -108,6 +110,8 @@ impl RunReporter {
         let mut batch = self.run_service.outbox().reports(&state, &drafts, now)?;
         batch.push(match end {
             Some(_) => row.complete(),
+            // It may wait for a month, and anybody can have runs wait: it is told of anew when it is decided.
+            None if state.is_held() && now.saturating_sub(state.created_at) > HELD => row.complete(),
             None => row.retry(now.saturating_add(AGAIN), "said again before it expires"),
         });
         Ok(batch)

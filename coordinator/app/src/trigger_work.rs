@@ -1,6 +1,7 @@
 //! Starts workflows without anybody asking, as work of the store: looks where a repository's refs are and what schedules it
 //! has, and the runs of what happened.
 
+mod pull_request;
 mod push;
 mod schedule;
 
@@ -11,12 +12,14 @@ use futures::future::{BoxFuture, FutureExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use triggers::{
-    push::PushedFile,
+    decision::CommittedWorkflow,
     ref_changes::{self, Comparison, RefChange, RefsState},
 };
 use work::{BackOff, Outcome, WorkHandler};
 
+pub(super) use self::pull_request::PullRequestLook;
 use self::{
+    pull_request::PullRequestStart,
     push::Push,
     schedule::{ScheduleLook, ScheduledStart},
 };
@@ -24,11 +27,7 @@ use super::run_service::RunService;
 use config::Config;
 use domain::run::{Millis, Repository};
 use planning::repository_config::{self, RepositoryConfig};
-use source::{
-    RepositoryMirrors, SourceError,
-    address::Address,
-    pushed::{PublishedState, PushedRevision},
-};
+use source::{RepositoryMirrors, SourceError, address::Address, commit_files::CommitFiles, pushed::PublishedState};
 use store::{
     Batch, Change, ClaimedWork, FollowChange, FollowedRepository, LaneOrder, NewWork, RepositoryScan, StoreError,
     WorkKind,
@@ -57,6 +56,10 @@ enum TriggerTask {
     ReadSchedules(ScheduleLook),
     /// Start a workflow whose time came.
     Scheduled(ScheduledStart),
+    /// Look what a pull request is now.
+    ReadPullRequest(Box<PullRequestLook>),
+    /// Start the workflows of something that happened to one.
+    PullRequest(Box<PullRequestStart>),
 }
 
 /// A row that starts something of a repository. Those of one repository follow each other; looks don't wait for them.
@@ -210,13 +213,13 @@ impl TriggerWork {
     }
 
     /// The workflow files of a commit that start by themselves.
-    async fn files(&self, revision: Arc<PushedRevision>) -> anyhow::Result<Vec<PushedFile>> {
+    async fn files(&self, commit: CommitFiles) -> anyhow::Result<Vec<CommittedWorkflow>> {
         let _turn = READING.acquire().await?;
         let (folders, limit) = (self.config.triggers.folders.clone(), self.config.limits.workflow_bytes);
         let reading = tokio::task::spawn_blocking(move || {
-            let own = revision.default_branch_file(repository_config::PATH, limit);
+            let own = commit.default_branch_file(repository_config::PATH, limit);
             let own = own.and_then(|text| RepositoryConfig::read(&text).ok()).and_then(|own| own.workflows);
-            revision.files(&own.unwrap_or(folders), limit)
+            commit.workflows(&own.unwrap_or(folders), limit)
         });
         Ok(reading.await?)
     }
@@ -260,6 +263,8 @@ impl WorkHandler for TriggerWork {
                 TriggerTask::Push(push) => self.start_pushed(row, push).await,
                 TriggerTask::ReadSchedules(look) => self.read_schedules(row, look).await,
                 TriggerTask::Scheduled(start) => self.start_scheduled(row, start).await,
+                TriggerTask::ReadPullRequest(look) => self.read_pull_request(row, *look).await,
+                TriggerTask::PullRequest(start) => self.start_pull_request(row, *start).await,
             }
         }
         .boxed()

@@ -19,6 +19,7 @@ mod job_id;
 mod ngit_variables;
 mod order;
 mod origin;
+mod pull_request;
 mod ready;
 mod report_size;
 mod rerun;
@@ -53,6 +54,7 @@ pub use environment::{
 pub use event::{RunEffect, RunEvent, RunRefusal, RunUpdate};
 pub use order::order;
 pub use origin::{NostrOrigin, OriginEvent, RequestOrigin, TriggerOrigin};
+pub use pull_request::TriggeringPullRequest;
 pub use rerun::{Rerun, RerunRequest, RerunScope, ReusedJob};
 pub use stored_values::{StoredValues, WantedValues, overlaid};
 
@@ -110,6 +112,9 @@ pub struct RunRequest {
     /// maintainers' state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<PinnedWorkflow>,
+    /// The pull request that started it. Nobody can ask for one: only what was noticed here has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request: Option<Box<TriggeringPullRequest>>,
     /// When it was seen.
     pub received_at: Millis,
 }

@@ -1,10 +1,10 @@
-//! Events of repositories that are followed, from the relays where each is published.
+//! Events of repositories that are followed, and of pull requests to them, from the relays where each is published.
 //!
 //! What is followed is gathered into few filters. Where a relay has so many repositories that naming them would take more
 //! subscriptions than a relay grants, all events of these kinds are asked for, and those of others are dropped at once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +19,7 @@ use self::gather::{RelaySlot, gather};
 use super::{
     intake::reading::{AGAIN, Next, Reading, waits},
     relays::{QueueRoom, Relays},
+    tags,
 };
 
 mod gather;
@@ -37,6 +38,8 @@ const PAGES: usize = 100;
 const WAIT: Duration = Duration::from_secs(20);
 /// Events that wait to be taken.
 const EVENTS: usize = 256;
+/// Repositories that a pull request may name: one for each maintainer.
+const NAMED: usize = 64;
 
 /// A repository whose events are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub struct WatchedRepository {
     pub authors: Vec<PublicKey>,
     /// Where it is published.
     pub relays: Vec<String>,
+    /// Since when pull requests are wanted, and what is said of them.
+    pub requests_since: Timestamp,
 }
 
 /// Something that was published of a repository.
@@ -60,8 +65,50 @@ pub struct RepositoryEvent {
     pub event: Event,
 }
 
-/// Repositories by what their events say of them.
-type Index = HashMap<(PublicKey, String), Vec<String>>;
+/// Repositories by what events say of them.
+#[derive(Debug, Default)]
+struct Index {
+    /// By the author and the identifier of their own events.
+    own: HashMap<(PublicKey, String), Vec<String>>,
+    /// By the address that pull requests name: that of the owner, or of a maintainer.
+    named: HashMap<String, Vec<String>>,
+}
+
+impl Index {
+    fn of(repositories: &[WatchedRepository]) -> Self {
+        let mut index = Self::default();
+        for repository in repositories {
+            for author in &repository.authors {
+                let own = index.own.entry((*author, repository.identifier.clone())).or_default();
+                own.push(repository.address.clone());
+            }
+            for address in repository.addresses() {
+                index.named.entry(address).or_default().push(repository.address.clone());
+            }
+        }
+        index
+    }
+
+    /// Repositories that an event is about.
+    fn find(&self, event: &Event) -> Vec<String> {
+        if !REQUEST_KINDS.contains(&event.kind) {
+            let identifier = event.tags.identifier().unwrap_or_default();
+            // Most of what a wide filter gives is of others.
+            return self.own.get(&(event.pubkey, identifier.to_owned())).cloned().unwrap_or_default();
+        }
+        let named = tags::all(event, "a").take(NAMED).filter_map(|tag| self.named.get(tag.get(1)?));
+        let found: BTreeSet<String> = named.flatten().cloned().collect();
+        found.into_iter().collect()
+    }
+}
+
+impl WatchedRepository {
+    /// Addresses that pull requests to it name: that of each maintainer's announcement.
+    fn addresses(&self) -> BTreeSet<String> {
+        let of = |author: &PublicKey| format!("30617:{author}:{}", self.identifier);
+        self.authors.iter().map(of).chain([self.address.clone()]).collect()
+    }
+}
 
 /// Listens for the events of repositories. Dropped, it ends.
 #[derive(Debug)]
@@ -94,20 +141,13 @@ impl RepositoryEvents {
         let everywhere =
             config.read.iter().chain(&config.lookup).filter_map(|url| super::relays::normal(url)).collect();
         let (to, events) = mpsc::channel(EVENTS);
-        let index = watch::Sender::new(Arc::new(Index::new()));
+        let index = watch::Sender::new(Arc::new(Index::default()));
         Self { relays, everywhere, index, open: BTreeMap::new(), to, events }
     }
 
     /// Listens for these from now on, and gives what relays have stored of those that are new.
     pub fn listen_for(&mut self, repositories: &[WatchedRepository]) {
-        let mut index = Index::new();
-        for repository in repositories {
-            for author in &repository.authors {
-                let addresses = index.entry((*author, repository.identifier.clone())).or_default();
-                addresses.push(repository.address.clone());
-            }
-        }
-        self.index.send_replace(Arc::new(index));
+        self.index.send_replace(Arc::new(Index::of(repositories)));
         let mut wanted =
             gather(repositories, &self.everywhere, |url| self.relays.usable(url), |url| self.relays.is_named(url));
         self.open.retain(|slot, open| match wanted.remove(slot) {
@@ -227,12 +267,7 @@ impl Reader {
 
     /// Hands an event on for each repository that it is about; false: nobody takes it.
     async fn give(&self, event: Event) -> bool {
-        let addresses = {
-            let index = self.index.borrow();
-            let identifier = event.tags.identifier().unwrap_or_default();
-            // Most of what a wide filter gives is of others.
-            index.get(&(event.pubkey, identifier.to_owned())).cloned().unwrap_or_default()
-        };
+        let addresses = self.index.borrow().find(&event);
         if addresses.is_empty() || event.verify().is_err() {
             return true;
         }
@@ -247,3 +282,12 @@ impl Reader {
 
 /// Kinds that tell of a repository itself.
 const KINDS: [Kind; 2] = [Kind::GitRepoAnnouncement, Kind::RepoState];
+/// Kinds of pull requests, of their updates, and of what says whether they are open (NIP-34).
+pub const REQUEST_KINDS: [Kind; 6] = [
+    Kind::Custom(1618),
+    Kind::Custom(1619),
+    Kind::GitStatusOpen,
+    Kind::GitStatusApplied,
+    Kind::GitStatusClosed,
+    Kind::GitStatusDraft,
+];

@@ -42,6 +42,8 @@ pub struct RepositoryMetadata {
     pub outsider: bool,
     /// Whether that is so because it reruns what an outsider asked for, with the outsider's inputs or trigger.
     pub takes_over: bool,
+    /// Whether a maintainer has to approve the run before anything of it begins.
+    pub held: bool,
     /// Maintainers, 64 hex, owner included.
     pub maintainers: Vec<String>,
     /// Relays of the repository.
@@ -125,12 +127,14 @@ pub fn plan(
     planned.proven = metadata.proven;
     planned.stored = stored;
     planned.outsider = metadata.outsider;
+    planned.held = metadata.held;
     planned.maintainers = metadata.maintainers.clone();
     planned.relays = metadata.relays.clone();
     if metadata.outsider {
-        notices.push(match metadata.takes_over {
-            true => Planned::takes_over_notice(),
-            false => Planned::outsider_notice(&subject.actor),
+        notices.push(match (&request.pull_request, metadata.takes_over) {
+            (_, true) => Planned::takes_over_notice(),
+            (Some(of), false) => Planned::foreign_code_notice(&npub(&of.author)),
+            (None, false) => Planned::outsider_notice(&subject.actor),
         });
     }
     notices.append(&mut planned.notices);
@@ -236,7 +240,7 @@ pub fn repository_name(repository: &Repository) -> String {
 }
 
 /// A key as people write it; what is no key stays as it is.
-fn npub(hex: &str) -> String {
+pub fn npub(hex: &str) -> String {
     PublicKey::from_hex(hex).ok().and_then(|key| key.to_bech32().ok()).unwrap_or_else(|| hex.to_owned())
 }
 

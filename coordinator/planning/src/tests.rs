@@ -34,6 +34,7 @@ fn request(trigger: Option<&str>) -> RunRequest {
         again: None,
         command: None,
         pinned: None,
+        pull_request: None,
         received_at: 0,
     }
 }
@@ -49,6 +50,7 @@ fn metadata(reference: &str) -> RepositoryMetadata {
         proven: true,
         takes_over: false,
         outsider: false,
+        held: false,
         maintainers: Vec::new(),
         relays: Vec::new(),
         definition: None,

@@ -9,24 +9,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, stream::BoxStream};
+use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use sha2::{Digest, Sha256};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    process::{Child, Command},
-};
-use tokio_util::io::ReaderStream;
+use tokio::process::Command;
 
 use domain::id::{CommitId, MalformedId};
 
+use self::process::{head, not_started, stream};
 use super::{
     address::is_object_id,
     objects,
     tree_size::{self, TreeLimits},
 };
 use network::{CheckedUrl, Reach};
+
+mod process;
+
+pub(super) use self::process::{Ended, bare_git, confine};
 
 /// Bytes of git's complaints that are kept.
 const COMPLAINT: u64 = 4096;
@@ -39,8 +39,6 @@ const PACKING: u32 = 2;
 const KEPT: &str = "refs/longshore/";
 /// How long a proof of ancestry may take.
 const PROOF: Duration = Duration::from_secs(10);
-/// Bytes of memory that git may take for itself.
-const MEMORY: u64 = 1 << 30;
 /// The mode of a symbolic link.
 const LINK: i32 = 0o120_000;
 /// Files of one folder that are listed.
@@ -160,9 +158,15 @@ impl Mirror {
         self.fetch(from, specs.collect()).await
     }
 
-    /// Fetches a ref (checked by its caller) below `refs/fetched/`, for servers that give no object by id.
-    pub async fn fetch_ref(&self, from: &CheckedUrl, name: &str) -> Result<(), GitError> {
-        self.fetch(from, vec![format!("+{name}:refs/fetched/{}", name.trim_start_matches("refs/"))]).await
+    /// Fetches a ref, or an object by its id (checked by the caller), into a ref.
+    pub async fn fetch_ref(&self, from: &CheckedUrl, name: &str, into: &str) -> Result<(), GitError> {
+        self.fetch(from, vec![format!("+{name}:{into}")]).await
+    }
+
+    /// The same mirror, into which one fetch brings no more bytes than this.
+    pub(super) fn fetching_at_most(mut self, bytes: u64) -> Self {
+        self.limits.fetch = self.limits.fetch.min(bytes);
+        self
     }
 
     /// Fetches one commit without its history, by id, else by the ref that names it.
@@ -317,6 +321,23 @@ impl Mirror {
         forgotten.await.map_err(|error| GitError(format!("cannot let commit {commit} go: {error}")))
     }
 
+    /// Removes a ref, where it is there.
+    pub(super) async fn remove_ref(&self, name: &str) -> Result<(), GitError> {
+        let name = name.to_owned();
+        let removed = self.read(move |repository| match repository.find_reference(&name) {
+            Ok(mut reference) => reference.delete(),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(()),
+            Err(error) => Err(error),
+        });
+        removed.await
+    }
+
+    /// The message of a commit that is here.
+    pub(super) async fn message(&self, commit: &str) -> Result<String, GitError> {
+        let commit = commit.to_owned();
+        self.read(move |repository| Ok(describe(repository, &commit)?.0)).await
+    }
+
     /// Packs all objects into one file, and removes those that no ref keeps any more. Nothing may be fetched meanwhile.
     pub async fn pack(&self) -> Result<(), GitError> {
         let mut command = self.bare_command();
@@ -445,8 +466,22 @@ impl Mirror {
         command
     }
 
-    /// Runs git to its end and gives what it printed.
-    pub(super) async fn run(&self, mut command: Command) -> Result<String, GitError> {
+    /// Runs git to its end and gives what it printed, where it ended well.
+    pub(super) async fn run(&self, command: Command) -> Result<String, GitError> {
+        let Ended { status, output, complaint } = self.finish(command).await?;
+        if status.success() {
+            return Ok(output);
+        }
+        // What git says where the limit ended a process of its own, or the server sent nonsense.
+        if complaint.contains("index-pack") {
+            let most = self.limits.fetch >> 20;
+            return Err(GitError(format!("{complaint} (a fetch may have {most} MiB here: source.fetch_bytes)")));
+        }
+        Err(GitError(complaint))
+    }
+
+    /// Runs git to its end, however that is.
+    pub(super) async fn finish(&self, mut command: Command) -> Result<Ended, GitError> {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(not_started)?;
         confine(&child, self.limits.fetch);
         let (output, complaint) = (child.stdout.take(), child.stderr.take());
@@ -459,17 +494,15 @@ impl Mirror {
             .await
             .map_err(|_| GitError(format!("git took longer than {} s", time.as_secs())))?
             .map_err(|error| GitError(format!("git: {error}")))?;
-        if status.success() {
-            return Ok(output);
-        }
         let lines: Vec<&str> = complaint.lines().filter(|line| !line.trim().is_empty()).collect();
-        let said = lines.join("; ");
-        // What git says where the limit ended a process of its own, or the server sent nonsense.
-        if said.contains("index-pack") {
-            let most = self.limits.fetch >> 20;
-            return Err(GitError(format!("{said} (a fetch may have {most} MiB here: source.fetch_bytes)")));
-        }
-        Err(GitError(said))
+        Ok(Ended { status, output, complaint: lines.join("; ") })
+    }
+}
+
+impl GitError {
+    /// With this text.
+    pub(super) fn of(text: &str) -> Self {
+        Self(text.to_owned())
     }
 }
 
@@ -494,67 +527,4 @@ fn first_parent(repository: &git2::Repository, commit: &str) -> Result<Option<St
 
 fn peel(repository: &git2::Repository, object: &str) -> Result<String, git2::Error> {
     Ok(objects::peel(repository, object)?.to_string())
-}
-
-/// git with nothing of this machine's configuration, no prompt, no hooks and no redirects.
-pub(super) fn bare_git() -> Command {
-    let mut command = Command::new("git");
-    command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "SSL_CERT_FILE"));
-    command.env("GIT_ALLOW_PROTOCOL", "none").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
-    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("HOME", "/nonexistent").env("LC_ALL", "C");
-    command.args(["-c", "http.followRedirects=false", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0"]);
-    command.args(["-c", "protocol.version=2", "-c", "safe.directory=*", "-c", "credential.helper="]);
-    command.args(["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30"]);
-    // Large objects are passed through, not held.
-    command.args(["-c", "core.bigFileThreshold=16m", "-c", "pack.threads=1", "-c", "pack.windowMemory=64m"]);
-    // A fetch that is cut off leaves nothing: loose objects would look complete.
-    command.args(["-c", "fetch.unpackLimit=1"]);
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    command
-}
-
-/// Sets the limits of a process and of all that it starts: bytes of each file that it writes, and memory.
-pub(super) fn confine(child: &Child, file: u64) {
-    let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else { return };
-    let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
-    for (resource, most) in [(Resource::Fsize, file), (Resource::Data, MEMORY)] {
-        if let Err(error) = prlimit(Some(pid), resource, limit(most)) {
-            // One that has ended needs none.
-            tracing::debug!(%error, ?resource, "a limit of git is not set");
-        }
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
-fn not_started(error: std::io::Error) -> GitError {
-    GitError(format!("cannot start git: {error}; install git 2.37 or later"))
-}
-
-/// The beginning of what comes out of a pipe. The rest is read too, so that git does not block on a full one.
-async fn head(pipe: Option<impl AsyncRead + Unpin>, limit: u64) -> String {
-    let mut kept = Vec::new();
-    if let Some(mut pipe) = pipe {
-        let _ = (&mut pipe).take(limit).read_to_end(&mut kept).await;
-        let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
-    }
-    String::from_utf8_lossy(&kept).into_owned()
-}
-
-/// What a command prints, as it comes. The exit status counts: what ended early must not look complete.
-fn stream(
-    mut command: Command,
-    name: &'static str,
-    file: u64,
-) -> Result<BoxStream<'static, std::io::Result<Bytes>>, GitError> {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(not_started)?;
-    confine(&child, file);
-    let output = child.stdout.take().ok_or_else(|| GitError(format!("{name} has no output")))?;
-    let ended = futures::stream::once(async move {
-        match child.wait().await {
-            Ok(status) if status.success() => Ok(Bytes::new()),
-            Ok(status) => Err(std::io::Error::other(format!("{name} ended with {status}"))),
-            Err(error) => Err(error),
-        }
-    });
-    Ok(ReaderStream::with_capacity(output, 64 * 1024).chain(ended).boxed())
 }

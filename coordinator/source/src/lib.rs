@@ -2,8 +2,8 @@
 //!
 //! [`address`] reads what the request names, [`announcement`] decides whose word counts, [`network`] decides where a
 //! clone URL may lead, [`git`] brings the objects. [`other_repositories`] does the same for repositories that workflows name, under
-//! the [`lock`]. [`definition`] reads workflow files that are events, [`pushed`] finds what a push brought. `maintenance`
-//! keeps mirrors small. Relays are asked through [`EventQuery`]: this stage knows none.
+//! the [`lock`]. [`definition`] reads workflow files that are events, [`pushed`] finds what a push brought, [`pull_request`] what
+//! somebody wants merged. `maintenance` keeps mirrors small. Relays are asked through [`EventQuery`]: this stage knows none.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -30,13 +30,16 @@ use network::{self, Reach};
 
 pub mod address;
 pub mod announcement;
+pub mod commit_files;
 pub mod definition;
 pub mod git;
 mod history;
 pub mod lock;
 mod maintenance;
+pub mod merge;
 mod objects;
 pub mod other_repositories;
+pub mod pull_request;
 pub mod pushed;
 mod tree_size;
 pub mod upload_pack;
@@ -135,6 +138,16 @@ pub struct MaintainerSet {
     pub maintainers: Vec<String>,
     /// Relays, hints among them.
     pub relays: Vec<String>,
+}
+
+/// An object that is to be fetched.
+struct WantedObject<'a> {
+    /// Its id.
+    object: &'a str,
+    /// Refs that may name it, for servers that give no object by id.
+    references: &'a [String],
+    /// The ref that keeps it here; `None`: one of its own.
+    into: Option<&'a str>,
 }
 
 struct RepositoryMetadata {
@@ -434,17 +447,30 @@ impl RepositoryMirrors {
         object: &str,
         reference: &str,
     ) -> Result<CommitId, SourceError> {
+        let urls: Vec<(String, Reach)> = facts.clone_urls().into_iter().map(|url| (url, self.reach())).collect();
+        self.fetch_object(&urls, mirror, &WantedObject { object, references: &[reference.to_owned()], into: None })
+            .await
+    }
+
+    /// The same from these URLs.
+    async fn fetch_object(
+        &self,
+        urls: &[(String, Reach)],
+        mirror: &Mirror,
+        wanted: &WantedObject<'_>,
+    ) -> Result<CommitId, SourceError> {
+        let WantedObject { object, references, into } = *wanted;
         if let Some(commit) = mirror.peel(object).await {
             return Ok(commit);
         }
         let mut complaints = Vec::new();
         let until = self.deadline();
-        for url in facts.clone_urls() {
+        for (url, reach) in urls {
             if Instant::now() >= until {
                 complaints.push("the others were not tried: these took too long".into());
                 break;
             }
-            let checked = match network::check_clone(&url, self.reach()).await {
+            let checked = match network::check_clone(url, *reach).await {
                 Ok(checked) => checked,
                 Err(error) => {
                     complaints.push(error.to_string());
@@ -452,10 +478,18 @@ impl RepositoryMirrors {
                 }
             };
             let fetched = async {
-                match mirror.fetch_commits(&checked, &[object.to_owned()]).await {
-                    Ok(()) => Ok(()),
-                    Err(_) => mirror.fetch_ref(&checked, reference).await,
+                let mut outcome = match into {
+                    Some(into) => mirror.fetch_ref(&checked, object, into).await,
+                    None => mirror.fetch_commits(&checked, &[object.to_owned()]).await,
+                };
+                for reference in references {
+                    if outcome.is_ok() && mirror.peel(object).await.is_some() {
+                        break;
+                    }
+                    let into = into.map_or_else(|| fetched(reference), str::to_owned);
+                    outcome = mirror.fetch_ref(&checked, reference, &into).await;
                 }
+                outcome
             };
             let Ok(outcome) = tokio::time::timeout_at(until, fetched).await else {
                 complaints.push(format!("{url}: it took too long"));
@@ -464,7 +498,7 @@ impl RepositoryMirrors {
             // Whatever else the server has: only the wanted object counts.
             match (mirror.peel(object).await, outcome) {
                 (Some(commit), _) => return Ok(commit),
-                (None, Ok(())) => complaints.push(format!("{url} has {reference} at another commit")),
+                (None, Ok(())) => complaints.push(format!("{url} has {} at another commit", references.join(" and "))),
                 (None, Err(error)) => complaints.push(format!("{url}: {error}")),
             }
         }
@@ -535,6 +569,11 @@ impl RepositoryMetadata {
         }
         authors
     }
+}
+
+/// Where a ref of another server is kept.
+fn fetched(reference: &str) -> String {
+    format!("refs/fetched/{}", reference.trim_start_matches("refs/"))
 }
 
 fn is_of(event: &Event, kind: Kind, identifier: &str) -> bool {

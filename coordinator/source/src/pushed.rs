@@ -1,15 +1,13 @@
 //! A push as it is found: the repository's newest state, the pushed commit with its workflow files, and what it brought.
 
 use nostr::Event;
-use triggers::{
-    push::PushedFile,
-    ref_changes::{RefChange, RefsState},
-};
+use triggers::ref_changes::{RefChange, RefsState};
 use workflow::dialect::trigger::{CommitDetails, PushDetails};
 
 use super::{
     RepositoryMirrors, SourceError,
     announcement::State,
+    commit_files::CommitFiles,
     git::{KnownCommit, Mirror},
     maintenance::remove_stale_locks,
 };
@@ -41,9 +39,8 @@ pub struct PushedRevision {
     pub changed_paths: Option<Vec<String>>,
     /// Relays of the repository.
     pub relays: Vec<String>,
-    /// The default branch's commit, where it is known and here.
-    default_tip: Option<CommitId>,
-    mirror: Mirror,
+    /// Its files.
+    pub files: CommitFiles,
 }
 
 impl RepositoryMirrors {
@@ -97,7 +94,9 @@ impl RepositoryMirrors {
         };
         let changed_paths = span.changed_paths(push).await;
         let message = description.map(|(message, _)| message).unwrap_or_default();
-        Ok(PushedRevision { commit, message, details, changed_paths, relays: facts.relays, default_tip, mirror })
+        let deciding = default_tip.clone();
+        let files = CommitFiles { mirror, commit: commit.clone(), deciding, default_tip };
+        Ok(PushedRevision { commit, message, details, changed_paths, relays: facts.relays, files })
     }
 }
 
@@ -139,32 +138,6 @@ impl Span<'_> {
             None => self.mirror.merge_base(self.elsewhere?.as_str(), self.commit.as_str()).await?,
         };
         self.mirror.changed_paths(&since, self.commit.as_str()).await.ok()?
-    }
-}
-
-impl PushedRevision {
-    /// Workflow files of the first of these folders that has any, each with what the default branch has at its path. Reads
-    /// the disk. A file of more than `limit` bytes is left out.
-    pub fn files(&self, folders: &[String], limit: usize) -> Vec<PushedFile> {
-        let commit = self.commit.as_str();
-        let found = folders.iter().map(|folder| self.mirror.names(commit, &[folder.as_str()]));
-        let paths = found.into_iter().find(|paths| !paths.is_empty()).unwrap_or_default();
-        let text = |commit: &CommitId, path: &str| {
-            let bytes = self.mirror.file(commit.as_str(), path, limit).ok().flatten()?;
-            Some(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        let file = |path: String| {
-            let on_default_branch = self.default_tip.as_ref().and_then(|tip| text(tip, &path));
-            Some(PushedFile { text: text(&self.commit, &path)?, on_default_branch, path })
-        };
-        paths.into_iter().filter_map(file).collect()
-    }
-
-    /// A file as the default branch has it; as the pushed commit has it where no default branch is known. Reads the disk.
-    pub fn default_branch_file(&self, path: &str, limit: usize) -> Option<String> {
-        let commit = self.default_tip.as_ref().unwrap_or(&self.commit);
-        let bytes = self.mirror.file(commit.as_str(), path, limit).ok().flatten()?;
-        String::from_utf8(bytes).ok()
     }
 }
 

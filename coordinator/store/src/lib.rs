@@ -21,6 +21,7 @@ mod health;
 mod leases;
 mod notification;
 mod postgres;
+mod pull_requests;
 mod read;
 mod rekey;
 mod reports;
@@ -62,6 +63,7 @@ pub use self::{
     health::StoreProblem,
     leases::{Lease, LeaseChange, Renewal},
     notification::{ChangeNotification, QueueChange},
+    pull_requests::{PullRequestChange, StoredPullRequest},
     rekey::StoreKeyError,
     reports::{RunReports, StoredReport},
     repository_values::{
@@ -387,6 +389,8 @@ pub enum Change {
     Workers(WorkerChange),
     /// Repositories whose events start workflows.
     Follow(FollowChange),
+    /// Pull requests of such repositories.
+    PullRequest(PullRequestChange),
 }
 
 /// Who signs an outgoing event.

@@ -107,15 +107,15 @@ impl Store {
             .collect()
     }
 
-    /// Whether another run has the commit of a run, or is being planned and may find it.
+    /// Whether a run of a repository has a commit, or is being planned and may find it; that one aside.
     ///
     /// # Errors
     /// The store can't be read.
-    pub async fn commit_is_shared(&self, run: &ExpiredRun) -> Result<bool, StoreError> {
+    pub async fn commit_is_used(&self, repository: &str, commit: &str, but: &RunId) -> Result<bool, StoreError> {
         let statement = query(
             "SELECT id FROM runs WHERE repository = $1 AND id <> $2 AND (commit_id = $3 OR status = 'planning') LIMIT 1",
         );
-        let statement = statement.bind(&run.repository).bind(&run.id).bind(&run.commit);
+        let statement = statement.bind(repository).bind(but).bind(commit);
         Ok(statement.fetch_optional(&self.readers).await?.is_some())
     }
 

@@ -35,6 +35,7 @@ const SHARED: &[&str] = &[
     include_str!("../migrations/0017_repository_values.sql"),
     include_str!("../migrations/0018_services.sql"),
     include_str!("../migrations/0019_test_reports.sql"),
+    include_str!("../migrations/0020_pull_requests.sql"),
 ];
 
 /// What SQLite files of earlier versions carry over after a shared script, by its number.

@@ -13,7 +13,7 @@ use super::{
     WebhookDeliveryChange, WorkChange, WorkerChange, WorkerRow, artifacts, caches,
     columns::{fenced, integer},
     counters::next,
-    definitions, followed, leases, reports, runs, services,
+    definitions, followed, leases, pull_requests, reports, runs, services,
     sql::{Connection, query},
     test_reports, webhook_deliveries, work, workers,
 };
@@ -101,6 +101,7 @@ pub(super) async fn apply(connection: &mut Connection, change: &Change) -> Resul
         Change::Lease(change) => leases::apply(connection, change).await,
         Change::Workers(change) => workers::apply(connection, change).await,
         Change::Follow(change) => followed::apply(connection, change).await,
+        Change::PullRequest(change) => pull_requests::apply(connection, change).await,
     }
 }
 

@@ -31,6 +31,58 @@ pub enum EventDetails {
     Push(PushDetails),
     /// A time of a schedule came: this line of the workflow's.
     Schedule(String),
+    /// Something happened to a pull request.
+    PullRequest(Box<PullRequestDetails>),
+}
+
+/// A pull request. Names of people and repositories are those that workflows see.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PullRequestDetails {
+    /// Its number in its repository.
+    pub number: u64,
+    /// Activity type, such as `opened`.
+    pub action: &'static str,
+    /// One line.
+    pub title: String,
+    /// What its author says of it.
+    pub body: String,
+    /// Its author.
+    pub author: String,
+    /// Who did what happened.
+    pub sender: String,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+    /// Whether its author still works on it.
+    pub is_draft: bool,
+    /// Whether it may still be merged.
+    pub is_open: bool,
+    /// Whether it is merged.
+    pub is_merged: bool,
+    /// What it wants merged.
+    pub head: PullRequestSide,
+    /// What it is to go into.
+    pub base: PullRequestSide,
+    /// The head's commit before, where it moved.
+    pub before: Option<String>,
+    /// The merge of both; `None`: there is none.
+    pub merge_commit: Option<String>,
+    /// Files that it changes; `None`: not known.
+    pub changed_files: Option<usize>,
+}
+
+/// The head or the base of a pull request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PullRequestSide {
+    /// Short name of the branch.
+    pub branch: String,
+    /// The commit.
+    pub commit: String,
+    /// Name of the repository, `<owner>/<name>`.
+    pub repository: String,
+    /// Whose that is.
+    pub owner: String,
+    /// Whether that is another one than the one that it is to go into.
+    pub is_fork: bool,
 }
 
 /// A push.

@@ -5,11 +5,13 @@ use serde_json::{Map, Value};
 
 use crate::plan::{Input, Plan, Trigger};
 
-/// The event a manual request stands for. `push`, `pull_request` and `schedule` are themselves; anything else is
-/// `workflow_dispatch` where the file declares it, or else the file's only event, or else `push`.
+/// The event a manual request stands for. `push`, `pull_request` and `schedule` are themselves, and `pull_request_target`
+/// where the file declares it; anything else is `workflow_dispatch` where that is declared, or else the file's only event, or
+/// else `push`.
 pub(crate) fn start_event<'a>(plan: &'a Plan, trigger: Option<&'a str>) -> &'a str {
     match trigger {
         Some(named @ ("push" | "pull_request" | "schedule")) => named,
+        Some(named @ "pull_request_target") if plan.on.contains_key(named) => named,
         _ if plan.on.contains_key("workflow_dispatch") => "workflow_dispatch",
         _ => match plan.on.keys().collect::<Vec<_>>().as_slice() {
             [only] => only,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use triggers::{
-    push::{self, Verdict},
+    decision::{self, Verdict},
     ref_changes::{RefChange, RefsState},
     skip,
 };
@@ -108,11 +108,11 @@ impl TriggerWork {
     /// Which workflow files of the commit are started.
     async fn decide(&self, push: &Push, revision: &Arc<PushedRevision>) -> anyhow::Result<Vec<Verdict>> {
         let (reference, changed) = (push.change.reference.clone(), revision.changed_paths.clone());
-        let files = self.files(revision.clone()).await?;
+        let files = self.files(revision.files.clone()).await?;
         let reading = tokio::task::spawn_blocking(move || {
             let changed_paths = changed.as_deref();
             let event = TriggerEvent { name: "push", reference: &reference, changed_paths, ..TriggerEvent::default() };
-            push::decide(&files, &event)
+            decision::decide(&files, &event)
         });
         Ok(reading.await?)
     }

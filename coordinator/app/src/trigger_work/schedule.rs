@@ -1,11 +1,9 @@
 //! Scheduled runs. Each line of `on: schedule` that the default branch has is a row of work, due at its next time.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 use triggers::{
     cron::Schedule,
-    push::{ScheduleLine, schedule_lines},
+    decision::{ScheduleLine, schedule_lines},
     ref_changes::{RefChange, RefsState},
 };
 use work::Outcome;
@@ -102,7 +100,7 @@ impl TriggerWork {
                 return Ok(Outcome::Store(vec![row.complete()]));
             }
         };
-        let files = self.files(Arc::new(revision)).await?;
+        let files = self.files(revision.files).await?;
         let now = self.run_service.now();
         // What lines say, and when a time that there may never be comes, is their author's to choose.
         let reading = tokio::task::spawn_blocking(move || {

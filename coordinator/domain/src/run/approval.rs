@@ -45,7 +45,7 @@ fn names(approvers: &[String]) -> String {
 }
 
 /// Who said something, and what.
-fn said(by: &str, comment: &str) -> String {
+fn describe_decision(by: &str, comment: &str) -> String {
     if comment.is_empty() { short(by) } else { format!("{}: {comment}", short(by)) }
 }
 
@@ -120,6 +120,21 @@ impl RunState {
         let own = waiting.iter().filter(|(_, _, approvers)| approvers.iter().any(|key| key == by));
         let keys: Vec<JobKey> = own.map(|(key, ..)| (*key).clone()).collect();
         if keys.is_empty() { Err(others()) } else { Ok(keys) }
+    }
+
+    /// Whether nothing of it begins before somebody approves it.
+    pub fn is_held(&self) -> bool {
+        self.waits_for_approval().is_some()
+    }
+
+    /// Why it is held, for people; `None`: it is not.
+    pub fn waits_for_approval(&self) -> Option<String> {
+        match &self.phase {
+            RunPhase::Waiting { on: WaitCondition::Approval { environment, approvers } } => {
+                Some(describe_approval_wait(environment, approvers))
+            }
+            _ => None,
+        }
     }
 
     /// What the run waits for where nothing of it goes on before somebody decides, or a moment comes.
@@ -244,7 +259,7 @@ impl Transition {
             return Err(RunRefusal::Stale);
         }
         let (environment, until) = (environment.clone(), gate.until);
-        let why = format!("the environment {environment} was refused to it by {}", said(&by, &comment));
+        let why = format!("the environment {environment} was refused to it by {}", describe_decision(&by, &comment));
         gate.decision = Some(ApprovalDecision { verdict, by, comment, at: now });
         match verdict {
             ApprovalVerdict::Approved => self.wait_until(key, &environment, until),
@@ -262,7 +277,7 @@ impl Transition {
         if !gate.approvers.contains(&by) {
             return Err(RunRefusal::Stale);
         }
-        let why = format!("the run was refused by {}", said(&by, &comment));
+        let why = format!("the run was refused by {}", describe_decision(&by, &comment));
         gate.decision = Some(ApprovalDecision { verdict, by, comment, at: now });
         match (verdict, self.state.planned.clone()) {
             (ApprovalVerdict::Approved, Some(planned)) => {

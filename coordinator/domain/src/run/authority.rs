@@ -21,6 +21,15 @@ impl Planned {
         self.proven && !self.outsider
     }
 
+    /// What stands in the log of a pull request's run that lacks rights because of its author.
+    pub fn foreign_code_notice(author: &str) -> String {
+        format!(
+            "This pull request is by {author}, who is no maintainer of this repository: the run gets no secrets, no OIDC \
+             tokens, no environments and no variables, and only reads caches. To change that for all that the key \
+             publishes, have a maintainer name it under `trusted` in .github/longshore.yml."
+        )
+    }
+
     /// What its author is told of the rights that it lacks because of who asked.
     pub fn outsider_notice(actor: &str) -> String {
         format!(

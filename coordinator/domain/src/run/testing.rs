@@ -117,6 +117,7 @@ pub fn request() -> RunRequest {
         again: None,
         command: None,
         pinned: None,
+        pull_request: None,
         received_at: START,
     }
 }

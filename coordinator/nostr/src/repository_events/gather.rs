@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nostr::{Filter, PublicKey};
+use nostr::{Alphabet, Filter, PublicKey, SingleLetterTag, Timestamp};
 
-use super::{KINDS, WatchedRepository};
+use super::{KINDS, REQUEST_KINDS, WatchedRepository};
 
 /// Values of one set in a filter; relays refuse very long ones.
 const VALUES: usize = 100;
@@ -57,8 +57,19 @@ pub(super) fn gather(
     slots
 }
 
-/// Filters for repositories at one relay; one for all events of the kinds, where these would be too many.
+/// Filters for repositories at one relay; those for all events of the kinds, where these would be too many.
 fn filters(repositories: &[&WatchedRepository]) -> Vec<Filter> {
+    let mut filters = own_filters(repositories);
+    filters.extend(request_filters(repositories));
+    if filters.len() <= FILTERS * SUBSCRIPTIONS {
+        return filters;
+    }
+    let since = repositories.iter().map(|repository| repository.requests_since).min().unwrap_or_default();
+    vec![Filter::new().kinds(KINDS), Filter::new().kinds(REQUEST_KINDS).since(since)]
+}
+
+/// For what repositories say of themselves.
+fn own_filters(repositories: &[&WatchedRepository]) -> Vec<Filter> {
     let mut filters = Vec::new();
     let (mut names, mut authors): (BTreeSet<&str>, BTreeSet<PublicKey>) = Default::default();
     let mut close = |names: &mut BTreeSet<&str>, authors: &mut BTreeSet<PublicKey>| {
@@ -76,10 +87,22 @@ fn filters(repositories: &[&WatchedRepository]) -> Vec<Filter> {
         authors.extend(repository.authors.iter().copied());
     }
     close(&mut names, &mut authors);
-    if filters.len() > FILTERS * SUBSCRIPTIONS {
-        return vec![Filter::new().kinds(KINDS)];
-    }
     filters
+}
+
+/// For what anybody says of pull requests to them.
+fn request_filters(repositories: &[&WatchedRepository]) -> Vec<Filter> {
+    let addresses: Vec<(String, Timestamp)> = repositories
+        .iter()
+        .flat_map(|one| one.addresses().into_iter().map(|address| (address, one.requests_since)))
+        .collect();
+    let filter = |some: &[(String, Timestamp)]| {
+        let since = some.iter().map(|(_, since)| *since).min().unwrap_or_default();
+        let named = some.iter().map(|(address, _)| address);
+        let filter = Filter::new().kinds(REQUEST_KINDS).since(since);
+        filter.custom_tags(SingleLetterTag::lowercase(Alphabet::A), named)
+    };
+    addresses.chunks(VALUES).map(filter).collect()
 }
 
 #[cfg(test)]
@@ -95,6 +118,7 @@ mod tests {
             identifier: format!("r{number}"),
             authors: vec![author],
             relays: relays.iter().map(|url| (*url).to_owned()).collect(),
+            requests_since: Timestamp::from(u64::try_from(number).unwrap() + 5),
         }
     }
 
@@ -114,13 +138,17 @@ mod tests {
         let some: Vec<_> = (0..250).map(|number| repository(number, author, &["wss://r.example"])).collect();
         let found = slots(&some, &[]);
         let filters = found.values().next().unwrap();
-        assert_eq!((found.len(), filters.len()), (1, 3));
-        assert!(filters.iter().all(|filter| filter.authors.as_ref().unwrap().len() == 1));
+        assert_eq!((found.len(), filters.len()), (1, 6));
+        let (own, requests) = filters.split_at(3);
+        assert!(own.iter().all(|filter| filter.authors.as_ref().unwrap().len() == 1));
+        assert!(requests.iter().all(|filter| filter.authors.is_none() && filter.generic_tags.len() == 1));
+        let since: Vec<u64> = requests.iter().map(|filter| filter.since.unwrap().as_secs()).collect();
+        assert_eq!(since, [5, 105, 205], "as far back as the first of each");
 
         let many: Vec<_> = (0..10_000).map(|number| repository(number, author, &["wss://r.example"])).collect();
         let found = slots(&many, &["wss://ours.example"]);
         assert_eq!(found.len(), 2, "one at each relay");
-        assert!(found.values().all(|filters| filters.len() == 1 && filters[0].authors.is_none()));
+        assert!(found.values().all(|filters| filters.len() == 2 && filters[0].authors.is_none()));
     }
 
     #[test]
@@ -129,8 +157,9 @@ mod tests {
             (0..250).map(|n| repository(n, Keys::generate().public_key(), &["wss://r.example"])).collect();
         let found = slots(&many, &[]);
         let filters = found.values().next().unwrap();
-        assert_eq!(filters.len(), 3);
-        assert!(filters.iter().all(|filter| filter.authors.as_ref().unwrap().len() <= VALUES));
+        assert_eq!(filters.len(), 6);
+        let most = |filter: &Filter| filter.authors.as_ref().map_or(0, BTreeSet::len);
+        assert!(filters.iter().all(|filter| most(filter) <= VALUES));
     }
 
     #[test]

@@ -121,7 +121,7 @@ async fn a_commit_is_shared_while_another_run_has_it_or_may_find_it(store: &Stor
     end("c", 3, "c2").await;
     let shared = async |id: &str, commit: &str| {
         let run = ExpiredRun { id: id.into(), repository: "30617:owner:repo".into(), commit: commit.into() };
-        store.commit_is_shared(&run).await.unwrap()
+        store.commit_is_used(&run.repository, &run.commit, &run.id).await.unwrap()
     };
     assert!(shared("a", "c1").await && !shared("c", "c2").await);
     store.commit(vec![Change::Run(RunChange::whole(run("planned", 4)))]).await.unwrap();

@@ -225,6 +225,7 @@ impl Pair<'_> {
             again: self.again()?,
             command: None,
             pinned: None,
+            pull_request: None,
             received_at: self.context.now,
         };
         Ok((request, values))

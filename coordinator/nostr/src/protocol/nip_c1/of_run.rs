@@ -7,21 +7,23 @@ use workflow::plan::JobReport;
 
 use domain::{
     id::JobKey,
-    run::{Job, JobPhase, RequestOrigin, RunPhase, RunState, Visibility},
+    run::{Job, JobPhase, RequestOrigin, RunPhase, RunState, TriggeringPullRequest, Visibility},
 };
 
 use super::{
     JOB_RESULT, NAME, PROGRESS, WORKFLOW_RESULT,
     report::{EndWord, JobEnd, Provenance, RunReport},
-    run_subject::{RepositoryAddress, RunContext, RunSubject, StartedBy, WorkflowFile},
+    run_subject::{PullRequestContext, RepositoryAddress, RunContext, RunSubject, StartedBy, WorkflowFile},
 };
 
 /// Whether anything is said of a run, now that its plan is known or not: readers trust what the coordinator signs, so it
-/// speaks only of runs that act with the word of the maintainers, and of files as they are at the commit.
+/// speaks only of runs that act with the word of the maintainers, and of files as they are at the commit. And of pull requests,
+/// whoever wants something merged: that is what they are told of as, and a maintainer approved what runs of them.
 pub fn is_reported(state: &RunState) -> bool {
     let is_open = state.rules.reports_jobs && !state.answered && state.visibility == Visibility::Public;
+    let by_request = state.request.pull_request.as_ref().is_some_and(|of| !of.runs_base);
     let of = |planned: &domain::run::Planned| {
-        planned.is_trusted() && planned.definitions.is_empty() && planned.workflow_sha256.is_some()
+        (planned.is_trusted() || by_request) && planned.definitions.is_empty() && planned.workflow_sha256.is_some()
     };
     is_open && state.planned.as_deref().is_some_and(of)
 }
@@ -34,6 +36,7 @@ pub fn reports_change(before: Option<&RunState>, after: &RunState) -> bool {
     let Some(before) = before.filter(|before| before.planned.is_some()) else { return true };
     let ends = |state: &RunState| matches!(state.phase, RunPhase::Done { .. });
     ends(before) != ends(after)
+        || before.is_held() != after.is_held()
         || before.jobs.len() != after.jobs.len()
         || after.jobs.iter().any(|(key, job)| match before.jobs.get(key) {
             // What did not change is the same in memory.
@@ -72,11 +75,22 @@ impl RunReport {
             relay: String::new(),
         });
         let tags = request.pinned.iter().flat_map(|pinned| pinned.objects.iter().cloned());
-        let commit = planned.commit.to_string();
+        let by_request = request.pull_request.as_deref();
+        // The merge of a pull request is a commit that nobody but this pool has: what its readers know is the head.
+        let commit = match by_request.filter(|of| !of.runs_base) {
+            Some(of) => of.head.clone(),
+            None => planned.commit.to_string(),
+        };
         let objects = std::iter::once(commit.clone()).chain(tags.filter(|object| *object != commit)).collect();
         let is_ref = planned.reference.starts_with("refs/");
         // A request may call itself whatever it wants: what a push or a pull request needs must be there.
+        let context = match by_request {
+            Some(of) => RunContext::PullRequest(pull_request(of)?),
+            None if is_ref => RunContext::Ref(planned.reference.clone()),
+            None => RunContext::Commit,
+        };
         let started_by = match request.trigger.as_deref() {
+            _ if by_request.is_some() => StartedBy::PullRequest,
             Some("push") if is_ref => StartedBy::Push,
             Some("schedule") => StartedBy::Schedule,
             _ => StartedBy::Manual,
@@ -98,15 +112,26 @@ impl RunReport {
                 repositories: std::iter::once(selected).chain(others).collect(),
                 objects,
                 workflow: WorkflowFile { path: path.to_owned(), sha256: planned.workflow_sha256.as_ref()?.to_string() },
-                context: if is_ref { RunContext::Ref(planned.reference.clone()) } else { RunContext::Commit },
+                context,
             },
             started_by,
+            waits: state.waits_for_approval(),
             queued_at: state.created_at / 1000,
             started_at: state.started_at.map(|at| at / 1000),
             provenance,
             relay: relay.to_owned(),
         })
     }
+}
+
+/// A pull request in the tags of these events: its root, and the event that named the head.
+fn pull_request(of: &TriggeringPullRequest) -> Option<PullRequestContext> {
+    let author = PublicKey::from_hex(&of.author).ok();
+    let head = EventId::from_hex(&of.head_event.id).ok()?;
+    Some(PullRequestContext {
+        root: (EventId::from_hex(&of.root).ok()?, author),
+        parent: Some((head, of.head_event.kind, author)),
+    })
 }
 
 impl JobEnd {

@@ -108,6 +108,8 @@ pub struct RunReport {
     pub queued_at: u64,
     /// When its first job began (s).
     pub started_at: Option<u64>,
+    /// What it waits for before anything of it begins, for people.
+    pub waits: Option<String>,
     /// Whose request it was started by, if anybody's.
     pub provenance: Option<Provenance>,
     /// Where these events can be read.
@@ -173,7 +175,11 @@ impl RunReport {
         let mut tags = self.subject.tags(self.started_by);
         tags.push(tag("d", &self.run));
         match stage {
-            Stage::Queued => tags.push(tag("status", "queued")),
+            Stage::Queued => {
+                tags.push(tag("status", "queued"));
+                // The kind has no word for it; `alt` is for people, in every kind (NIP-31).
+                tags.extend(self.waits.as_ref().map(|why| tag("alt", cut(why))));
+            }
             Stage::InProgress(running) => {
                 tags.push(tag("status", "in_progress"));
                 if !running.is_empty() {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use domain::{
-    id::BlobHash,
+    id::{BlobHash, JobKey},
     run::{
-        FinalizedLog, NostrOrigin, OriginEvent, Planned, RunEvent, RunRules, RunState, TriggerOrigin, Visibility,
+        ApprovalVerdict, FinalizedLog, NostrOrigin, OriginEvent, Planned, RunEvent, RunRules, RunState, TriggerOrigin,
+        TriggeringPullRequest, Visibility,
         testing::{TestRun, job, planned},
     },
 };
@@ -51,6 +52,54 @@ fn a_run_is_told_of_only_where_it_acts_with_the_word_of_the_maintainers() {
     let mut quiet = run(|_| {}).state;
     quiet.rules.reports_jobs = false;
     assert!(report(&quiet).is_none());
+}
+
+#[test]
+fn a_pull_request_is_told_of_by_its_head_whoever_wants_it_merged_and_why_it_waits() {
+    let [author, maintainer] = [(); 2].map(|()| Keys::generate().public_key().to_hex());
+    let of = TriggeringPullRequest {
+        number: 7,
+        root: "ab".repeat(32),
+        author,
+        head: "d".repeat(40),
+        head_event: OriginEvent { kind: 1619, id: "cd".repeat(32) },
+        runs_base: false,
+    };
+    let mut plan = planned(vec![("build", job(&[]))]);
+    plan.workflow_sha256 = Some(BlobHash::of(b"text"));
+    (plan.outsider, plan.proven, plan.held) = (true, false, true);
+    plan.maintainers = vec![maintainer.clone()];
+    let mut run = TestRun::under(RunRules { reports_jobs: true, ..RunRules::default() }, false, plan);
+    let mut request = (*run.state.request).clone();
+    request.repository.address = format!("30617:{maintainer}:my-repo");
+    request.pull_request = Some(Box::new(of.clone()));
+    run.state.request = Arc::new(request.clone());
+    let told = report(&run.state).unwrap();
+    assert_eq!((told.started_by, &told.subject.objects), (StartedBy::PullRequest, &vec![of.head.clone()]));
+    let RunContext::PullRequest(context) = &told.subject.context else { panic!("{told:?}") };
+    assert_eq!((context.root.0.to_hex(), context.parent.unwrap().1), (of.root.clone(), 1619));
+    assert!(told.waits.as_ref().unwrap().contains("its author is no maintainer"));
+    let alt = |report: &RunReport| {
+        let tags = report.progress(Stage::Queued, &[], 5).event.tags;
+        tags.iter().map(|tag| tag.as_slice().to_vec()).find(|tag| tag[0] == "alt").map(|tag| tag[1].clone())
+    };
+    assert_eq!(alt(&told), told.waits);
+
+    let held = run.state.clone();
+    let said = RunEvent::Decided {
+        job: JobKey::default(),
+        verdict: ApprovalVerdict::Approved,
+        by: maintainer,
+        comment: String::new(),
+    };
+    run.apply(said).unwrap();
+    assert!(reports_change(Some(&held), &run.state), "that it waits no more is new");
+    assert_eq!(alt(&report(&run.state).unwrap()), None);
+
+    // What runs the base has to have the maintainers' word, as any other.
+    request.pull_request = Some(Box::new(TriggeringPullRequest { runs_base: true, ..of }));
+    run.state.request = Arc::new(request);
+    assert!(report(&run.state).is_none());
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn report(us: &Keys, context: RunContext, started_by: StartedBy) -> RunReport {
             context,
         },
         started_by,
+        waits: None,
         queued_at: NOW,
         started_at: Some(NOW + 5),
         provenance: None,

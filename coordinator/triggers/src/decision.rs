@@ -1,4 +1,4 @@
-//! Which workflow files a push starts.
+//! Which workflow files an event starts.
 
 use serde::{Deserialize, Serialize};
 use workflow::{
@@ -6,15 +6,15 @@ use workflow::{
     plan::Dialect,
 };
 
-/// A workflow file that the pushed commit has.
+/// A workflow file of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PushedFile {
+pub struct CommittedWorkflow {
     /// Its path.
     pub path: String,
-    /// As it is in the pushed commit.
+    /// As it is in the commit.
     pub text: String,
-    /// As the default branch has it; `None`: that has none.
-    pub on_default_branch: Option<String>,
+    /// As the branch has it that decides: the default branch, or that which a pull request is to go into. `None`: it has none.
+    pub deciding: Option<String>,
 }
 
 /// What is decided of one file.
@@ -28,10 +28,10 @@ pub struct Verdict {
 
 /// Decides which files an event starts.
 ///
-/// The default branch's file decides, so that nobody widens a filter by a push to another branch. A file that the default
-/// branch does not have speaks for itself. One that can't be read is started: its run says what is wrong with it.
-pub fn decide(files: &[PushedFile], event: &TriggerEvent<'_>) -> Vec<Verdict> {
-    let verdict = |file: &PushedFile| Verdict { path: file.path.clone(), decision: of_file(file, event) };
+/// The file of the branch that decides counts, so that nobody widens a filter by a push to another branch, or by a pull
+/// request. A file that this branch does not have speaks for itself. One that can't be read is started: its run says what is wrong with it.
+pub fn decide(files: &[CommittedWorkflow], event: &TriggerEvent<'_>) -> Vec<Verdict> {
+    let verdict = |file: &CommittedWorkflow| Verdict { path: file.path.clone(), decision: of_file(file, event) };
     files.iter().map(verdict).collect()
 }
 
@@ -45,9 +45,9 @@ pub struct ScheduleLine {
 }
 
 /// The schedules of these files, as the default branch has them.
-pub fn schedule_lines(files: &[PushedFile]) -> Vec<ScheduleLine> {
-    let of = |file: &PushedFile| {
-        let text = file.on_default_branch.as_deref().unwrap_or(&file.text);
+pub fn schedule_lines(files: &[CommittedWorkflow]) -> Vec<ScheduleLine> {
+    let of = |file: &CommittedWorkflow| {
+        let text = file.deciding.as_deref().unwrap_or(&file.text);
         let plan = Dialect::of_path(&file.path).ok()?.parse(&file.path, text).0?;
         let mut cron = plan.on.get("schedule")?.cron.clone();
         cron.sort();
@@ -57,32 +57,32 @@ pub fn schedule_lines(files: &[PushedFile]) -> Vec<ScheduleLine> {
     files.iter().filter_map(of).flatten().collect()
 }
 
-fn of_file(file: &PushedFile, event: &TriggerEvent<'_>) -> TriggerDecision {
+fn of_file(file: &CommittedWorkflow, event: &TriggerEvent<'_>) -> TriggerDecision {
     let dialect = match Dialect::of_path(&file.path) {
         Ok(dialect) => dialect,
         Err(why) => return TriggerDecision::Ignored(why),
     };
     let plan = |text: &str| dialect.parse(&file.path, text).0;
-    let deciding = file.on_default_branch.as_deref().and_then(plan).or_else(|| plan(&file.text));
-    deciding.map_or(TriggerDecision::Starts, |plan| dialect.decide_trigger(&plan, event))
+    let plan = file.deciding.as_deref().and_then(plan).or_else(|| plan(&file.text));
+    plan.map_or(TriggerDecision::Starts, |plan| dialect.decide_trigger(&plan, event))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn started(files: &[PushedFile], reference: &str, changed: Option<&[String]>) -> Vec<String> {
+    fn started(files: &[CommittedWorkflow], reference: &str, changed: Option<&[String]>) -> Vec<String> {
         let event = TriggerEvent { name: "push", reference, changed_paths: changed, ..TriggerEvent::default() };
         let starts = decide(files, &event).into_iter().filter(|verdict| verdict.decision == TriggerDecision::Starts);
         starts.map(|verdict| verdict.path).collect()
     }
 
-    fn file(path: &str, text: &str, on_default_branch: Option<&str>) -> PushedFile {
+    fn file(path: &str, text: &str, deciding: Option<&str>) -> CommittedWorkflow {
         let workflow = |on: &str| match on {
             "" => "on: [".to_owned(),
             on => format!("on: {on}\njobs: {{a: {{runs-on: x, steps: [{{run: b}}]}}}}"),
         };
-        PushedFile { path: path.into(), text: workflow(text), on_default_branch: on_default_branch.map(workflow) }
+        CommittedWorkflow { path: path.into(), text: workflow(text), deciding: deciding.map(workflow) }
     }
 
     #[test]
@@ -99,6 +99,38 @@ mod tests {
         assert_eq!(started(&files, "refs/heads/topic", None), named(&["narrowed", "new"]));
         assert_eq!(started(&files, "refs/heads/main", None), named(&["widened", "narrowed", "new"]));
         assert_eq!(started(&files, "refs/tags/v1", None), named(&["narrowed", "new", "tags"]));
+    }
+
+    #[test]
+    fn a_pull_request_is_decided_by_the_file_of_its_base_and_its_activity() {
+        let (wide, narrow) = ("pull_request", "{pull_request: {branches: [main], types: [opened, labeled]}}");
+        let files = [
+            file(".github/workflows/widened.yml", wide, Some(narrow)),
+            file(".github/workflows/new.yml", wide, None),
+            file(".github/workflows/target.yml", "pull_request_target", None),
+            file(".github/workflows/push.yml", "push", None),
+        ];
+        let started = |name: &str, base: &str, action: &str| {
+            let reference = "refs/pull/7/merge";
+            let event =
+                TriggerEvent { name, reference, base_ref: Some(base), action: Some(action), ..TriggerEvent::default() };
+            let starts =
+                decide(&files, &event).into_iter().filter(|verdict| verdict.decision == TriggerDecision::Starts);
+            let names: Vec<String> = starts
+                .filter_map(|verdict| Some(verdict.path.rsplit('/').next()?.trim_end_matches(".yml").to_owned()))
+                .collect();
+            names.join(" ")
+        };
+        for (name, base, action, expected) in [
+            ("pull_request", "main", "opened", "widened new"),
+            ("pull_request", "main", "synchronize", "new"),
+            ("pull_request", "main", "closed", ""),
+            ("pull_request", "dev", "opened", "new"),
+            ("pull_request_target", "dev", "reopened", "target"),
+            ("pull_request_target", "dev", "closed", ""),
+        ] {
+            assert_eq!(started(name, base, action), expected, "{name} {base} {action}");
+        }
     }
 
     #[test]
