@@ -1,6 +1,9 @@
 //! Getting the right code: real repositories over smart HTTP, real signed events.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "source/pull_requests.rs"]
+mod pull_requests;
+
 use std::{path::Path, sync::Arc};
 
 use domain::run::Repository as Address;

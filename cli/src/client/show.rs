@@ -76,6 +76,10 @@ impl RunPrinter<'_> {
                 lines.push(format!("  {label} run {serial}, attempt {attempt}: {}", text(one, "status")));
             }
         }
+        if run["approval"]["waits"] == true {
+            lines.push(format!("  {}", text(run, "waits")));
+        }
+        lines.extend(decided(&run["approval"]));
         lines.extend(self.ids());
         list(run, "jobs").iter().for_each(|job| lines.extend(self.job(job)));
         list(run, "tests").iter().for_each(|report| lines.extend(self.tests(report)));
@@ -319,7 +323,10 @@ fn decided(approval: &Value) -> Option<String> {
     // An older coordinator knows the key alone.
     let by =
         [text(approval, "by_name"), text(approval, "by")].into_iter().find(|by| !by.is_empty()).unwrap_or_default();
-    Some(format!("  {verdict} for {} by {by}{at}{comment}", text(approval, "environment")))
+    // Without an environment it is about the run.
+    let of = Some(text(approval, "environment")).filter(|name| !name.is_empty());
+    let of = of.map(|name| format!(" for {name}")).unwrap_or_default();
+    Some(format!("  {verdict}{of} by {by}{at}{comment}"))
 }
 
 /// The items of a list; none where there is no list.

@@ -105,7 +105,7 @@ pub struct JobIdentity {
     /// The environment that it was let into, for the subject of OIDC tokens.
     pub environment: Option<String>,
     /// Why its author's requests count: `maintainer` (the owner too) or `named`, a key that the operator or the
-    /// maintainers named. A claim of OIDC tokens.
+    /// maintainers named; `anybody`, where a pull request makes the base's own files run. A claim of OIDC tokens.
     pub actor_trust: &'static str,
     /// The run's `github` context, for the claims of OIDC tokens.
     pub github: serde_json::Map<String, serde_json::Value>,

@@ -11,7 +11,7 @@ use std::{
 
 use nostr::{PublicKey, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
-use triggers::outsider_rates::{OutsiderRates, RateExceeded};
+use triggers::outsider_rates::{OutsiderRates, RateExceeded, RateLimits};
 
 use super::trigger_work::{PullRequestLook, StateLook, address_of};
 use config::Config;
@@ -35,6 +35,9 @@ const KNOWN_REQUESTS: u32 = 10_000;
 const REQUEST_BYTES: usize = 64 << 10;
 const REQUEST_TAGS: usize = 256;
 
+/// Events of pull requests by outsiders that are looked at within an hour.
+const RATES: RateLimits = RateLimits { author: 20, repository: 120, all: 600 };
+
 /// What is needed for it.
 pub(super) struct Following {
     pub(super) store: Store,
@@ -44,11 +47,16 @@ pub(super) struct Following {
 }
 
 /// Ids of events by repository that tell nothing new.
-#[derive(Default)]
 struct KnownEvents {
     repositories: HashMap<String, KnownRepository>,
-    /// What those have published lately of whom a repository knows nothing.
+    /// What those have published lately whom a repository does not know.
     rates: OutsiderRates,
+}
+
+impl Default for KnownEvents {
+    fn default() -> Self {
+        Self { repositories: HashMap::new(), rates: OutsiderRates::new(RATES) }
+    }
 }
 
 #[derive(Default)]
@@ -99,7 +107,7 @@ impl KnownEvents {
         }
         let author = event.pubkey.to_hex();
         if !known.maintainers.contains(&author)
-            && let Err(why) = self.rates.take(&author, repository, now)
+            && let Err(why) = self.rates.take(&author, repository, 1, now)
         {
             if self.rates.is_first(why) {
                 tracing::warn!(repository, author, root, "an event of a pull request is not looked at: {why}");

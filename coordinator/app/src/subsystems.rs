@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use nostr::{Keys, PublicKey};
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use url::Url;
 
@@ -30,7 +31,7 @@ use super::{
     run_reporter::RunReporter,
     run_service::{RunService, RunServiceConfig},
     served_repositories::ServedRepositories,
-    trigger_work::TriggerWork,
+    trigger_work::{FOREIGN_MIB_RATES, TriggerWork},
 };
 use actions_api::{ActionsApi, Issuer};
 use blobs::{Blobs, client::Client};
@@ -49,6 +50,7 @@ use nostr_client::{
 };
 use source::RepositoryMirrors;
 use store::{RelayClass, Store, seal::StoreKey};
+use triggers::outsider_rates::OutsiderRates;
 use work::{WorkHandler, WorkLoop};
 
 /// How long the header of an HTTP request may take, and how long a connection may be idle.
@@ -197,6 +199,7 @@ impl Subsystems {
             run_service: self.run_service.clone(),
             sources: self.sources.clone(),
             config: self.config.clone(),
+            foreign: Arc::new(Mutex::new(OutsiderRates::new(FOREIGN_MIB_RATES))),
         };
         let mut handlers = run_work.handlers();
         handlers.extend([Arc::new(trigger_work) as Arc<dyn WorkHandler>, Arc::new(self.run_reporter())]);

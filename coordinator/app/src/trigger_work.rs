@@ -9,15 +9,17 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::future::{BoxFuture, FutureExt as _};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use triggers::{
     decision::CommittedWorkflow,
+    outsider_rates::OutsiderRates,
     ref_changes::{self, Comparison, RefChange, RefsState},
 };
 use work::{BackOff, Outcome, WorkHandler};
 
-pub(super) use self::pull_request::PullRequestLook;
+pub(super) use self::pull_request::{FOREIGN_MIB_RATES, PullRequestLook};
 use self::{
     pull_request::PullRequestStart,
     push::Push,
@@ -107,6 +109,8 @@ pub(super) struct TriggerWork {
     pub(super) run_service: RunService,
     pub(super) sources: Arc<RepositoryMirrors>,
     pub(super) config: Arc<Config>,
+    /// MiB that were fetched of outsiders' heads.
+    pub(super) foreign: Arc<Mutex<OutsiderRates>>,
 }
 
 impl TriggerWork {

@@ -332,6 +332,14 @@ impl Mirror {
         removed.await
     }
 
+    /// Bytes of the packs that are here; 0 where they can't be looked at.
+    pub(super) async fn pack_bytes(&self) -> u64 {
+        let packs = self.path.join("objects/pack");
+        let size = |entry: std::io::Result<std::fs::DirEntry>| Some(entry.ok()?.metadata().ok()?.len());
+        let sum = move || std::fs::read_dir(packs).into_iter().flatten().filter_map(size).sum();
+        tokio::task::spawn_blocking(sum).await.unwrap_or_default()
+    }
+
     /// The message of a commit that is here.
     pub(super) async fn message(&self, commit: &str) -> Result<String, GitError> {
         let commit = commit.to_owned();

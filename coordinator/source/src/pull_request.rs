@@ -68,6 +68,15 @@ pub struct PullRequestRevision {
     mirror: Mirror,
 }
 
+/// What one fetch may bring, and what it brought.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchAllowance {
+    /// Bytes that it may bring.
+    pub most: u64,
+    /// Bytes that came.
+    pub came: u64,
+}
+
 impl RepositoryMirrors {
     /// What relays have of a pull request now, beside what was known of it and what was heard.
     ///
@@ -116,8 +125,8 @@ impl RepositoryMirrors {
         Ok(PublishedPullRequest { request: Some(request), maintainers, relays })
     }
 
-    /// Brings the head of a pull request and its base, and merges them. Of a head that the repository's own servers don't have
-    /// no more than `most` bytes are fetched.
+    /// Brings the head of a pull request and its base, and merges them. The head is fetched within an allowance, which knows
+    /// afterwards what came, also where it was in vain.
     ///
     /// # Errors
     /// [`SourceError::NotYet`] where the head is at none of the clone URLs, [`SourceError::Refused`] where the repository has no
@@ -126,7 +135,7 @@ impl RepositoryMirrors {
         &self,
         repository: &Repository,
         request: &PullRequest,
-        most: u64,
+        allowance: &mut FetchAllowance,
     ) -> Result<PullRequestRevision, SourceError> {
         let facts = self.announcements(repository).await?;
         let state = facts.state.clone().unwrap_or_default();
@@ -160,9 +169,13 @@ impl RepositoryMirrors {
         let at_grasp = [&head.event, &request.root].map(|event| format!("refs/nostr/{event}"));
         let references: Vec<String> = at_grasp.into_iter().chain(branch).collect();
         let scratch = format!("refs/fetched/pull/{}", request.root);
-        let limited = mirror.clone().fetching_at_most(most);
+        let limited = mirror.clone().fetching_at_most(allowance.most);
+        let before = mirror.pack_bytes().await;
         let wanted = WantedObject { object: &head.commit, references: &references, into: Some(&scratch) };
-        let made = match self.fetch_object(&urls, &limited, &wanted).await {
+        let found = self.fetch_object(&urls, &limited, &wanted).await;
+        // What others fetched meanwhile counts too: rather so than not at all.
+        allowance.came = mirror.pack_bytes().await.saturating_sub(before);
+        let made = match found {
             Ok(head_commit) => merged(&mirror, &base, head_commit, head.made_at).await,
             Err(error) => Err(error),
         };

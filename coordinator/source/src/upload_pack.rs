@@ -158,7 +158,7 @@ pub async fn read(
     let mut git: Command = bare_git();
     git.arg("--git-dir").arg(folder.path().join(SERVED)).args(command).stdout(Stdio::piped()).stderr(Stdio::null());
     git.process_group(0);
-    let child = git.spawn().map_err(|error| format!("cannot start git: {error}; install git 2.37 or later"))?;
+    let child = git.spawn().map_err(|error| format!("cannot start git: {error}; install git 2.38 or later"))?;
     let mut git = RunningGit(child);
     confine(&git.0, FILE);
     let output = git.0.stdout.take().ok_or("git has no output")?;
@@ -299,7 +299,7 @@ fn start(folder: &Path, request: &UploadPackRequest) -> Result<Child, String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .process_group(0);
-    command.spawn().map_err(|error| format!("cannot start git: {error}; install git 2.37 or later"))
+    command.spawn().map_err(|error| format!("cannot start git: {error}; install git 2.38 or later"))
 }
 
 /// Reads the head of an answer (RFC 3875). Gives what came of the answer itself.

@@ -1,30 +1,24 @@
-//! How many pull requests of people whom a repository does not know are looked at: each costs a look at relays, a fetch
-//! from a server of their choice, and a run that waits. Pure.
+//! How much people have whom a repository does not know: each pull request costs a look at relays, a fetch from a server of
+//! their choice, and a run that waits. Pure.
 
 use std::collections::HashMap;
 
 /// How long counts hold (ms).
 const WINDOW: u64 = 3_600_000;
 
-/// What is looked at within an hour.
+/// What they have within an hour: events, bytes, or whatever is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimits {
-    /// Events of one author.
+    /// One author.
     pub author: u32,
-    /// Events of all of them about one repository.
+    /// All of them together of one repository.
     pub repository: u32,
-    /// Events of all of them about all repositories.
+    /// All of them together of all repositories.
     pub all: u32,
 }
 
-impl Default for RateLimits {
-    fn default() -> Self {
-        Self { author: 20, repository: 120, all: 600 }
-    }
-}
-
-/// What was looked at in this hour. It holds no more keys than events were taken.
-#[derive(Debug, Default)]
+/// What they had in this hour. It holds no more keys than were taken for.
+#[derive(Debug)]
 pub struct OutsiderRates {
     limits: RateLimits,
     /// Which hour the counts are of.
@@ -36,21 +30,17 @@ pub struct OutsiderRates {
     said: [bool; 3],
 }
 
-/// Why an event is not looked at.
+/// Why there is no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RateExceeded {
-    /// Its author had as many as one may.
-    #[error(
-        "its author, who is no maintainer, has published as many events of pull requests as are looked at in an hour"
-    )]
+    /// Its author had as much as one may.
+    #[error("its author, who is no maintainer, had as much as one has in an hour")]
     Author,
     /// The repository had.
-    #[error(
-        "this repository had as many events of pull requests by others than maintainers as are looked at in an hour"
-    )]
+    #[error("others than maintainers had as much of this repository as they have in an hour")]
     Repository,
     /// This pool had.
-    #[error("this pool has looked at as many pull requests by others than maintainers as it does in an hour")]
+    #[error("others than maintainers had as much of this pool as they have in an hour")]
     All,
 }
 
@@ -67,31 +57,42 @@ impl RateExceeded {
 impl OutsiderRates {
     /// Under these limits.
     pub fn new(limits: RateLimits) -> Self {
-        Self { limits, ..Self::default() }
+        let (authors, repositories) = Default::default();
+        Self { limits, window: 0, all: 0, authors, repositories, said: [false; 3] }
     }
 
-    /// Takes one more event, at a time (ms).
+    /// Takes so much more, at a time (ms).
     ///
     /// # Errors
-    /// There were as many as may be; nothing is counted then.
-    pub fn take(&mut self, author: &str, repository: &str, now: u64) -> Result<(), RateExceeded> {
+    /// It would be more than may be; nothing is counted then.
+    pub fn take(&mut self, author: &str, repository: &str, amount: u32, now: u64) -> Result<(), RateExceeded> {
         if now / WINDOW != self.window {
             *self = Self { window: now / WINDOW, ..Self::new(self.limits) };
         }
         let count = |counts: &HashMap<String, u32>, key: &str| counts.get(key).copied().unwrap_or_default();
-        if count(&self.authors, author) >= self.limits.author {
+        let exceeds = |had: u32, most: u32| had.saturating_add(amount) > most;
+        if exceeds(count(&self.authors, author), self.limits.author) {
             return Err(RateExceeded::Author);
         }
-        if count(&self.repositories, repository) >= self.limits.repository {
+        if exceeds(count(&self.repositories, repository), self.limits.repository) {
             return Err(RateExceeded::Repository);
         }
-        if self.all >= self.limits.all {
+        if exceeds(self.all, self.limits.all) {
             return Err(RateExceeded::All);
         }
-        self.all += 1;
-        *self.authors.entry(author.to_owned()).or_default() += 1;
-        *self.repositories.entry(repository.to_owned()).or_default() += 1;
+        self.all += amount;
+        *self.authors.entry(author.to_owned()).or_default() += amount;
+        *self.repositories.entry(repository.to_owned()).or_default() += amount;
         Ok(())
+    }
+
+    /// Gives back what was taken at a time (ms) and not needed.
+    pub fn give_back(&mut self, author: &str, repository: &str, amount: u32, taken_at: u64) {
+        if taken_at / WINDOW != self.window {
+            return;
+        }
+        let counts = [self.authors.get_mut(author), self.repositories.get_mut(repository), Some(&mut self.all)];
+        counts.into_iter().flatten().for_each(|count| *count = count.saturating_sub(amount));
     }
 
     /// Whether a refusal is the first for its reason in this hour: what strangers send does not fill the log either.
@@ -118,12 +119,25 @@ mod tests {
             ("d", "s", Ok(())),
             ("e", "t", Err(RateExceeded::All)),
         ] {
-            assert_eq!(rates.take(author, repository, 5), expected, "{author} {repository}");
+            assert_eq!(rates.take(author, repository, 1, 5), expected, "{author} {repository}");
         }
         assert_eq!((rates.authors.len(), rates.repositories.len()), (4, 2), "what was refused takes no room");
         assert!(rates.is_first(RateExceeded::All) && !rates.is_first(RateExceeded::All));
         assert!(rates.is_first(RateExceeded::Author));
-        assert_eq!(rates.take("a", "r", WINDOW), Ok(()), "an hour later");
+        assert_eq!(rates.take("a", "r", 1, WINDOW), Ok(()), "an hour later");
         assert!(rates.is_first(RateExceeded::All));
+    }
+
+    #[test]
+    fn what_was_taken_in_advance_and_not_needed_is_given_back_within_its_hour() {
+        let mut rates = OutsiderRates::new(RateLimits { author: 100, repository: 150, all: 200 });
+        assert_eq!(rates.take("a", "r", 64, 5), Ok(()));
+        assert_eq!(rates.take("a", "r", 64, 5), Err(RateExceeded::Author));
+        rates.give_back("a", "r", 60, 5);
+        assert_eq!(rates.take("a", "r", 64, 5), Ok(()));
+        assert_eq!(rates.take("b", "r", 83, 5), Err(RateExceeded::Repository), "68 are had");
+        assert_eq!(rates.take("a", "r", 64, WINDOW), Ok(()));
+        rates.give_back("a", "r", 64, 5);
+        assert_eq!(rates.take("a", "r", 64, WINDOW), Err(RateExceeded::Author), "of another hour nothing comes back");
     }
 }

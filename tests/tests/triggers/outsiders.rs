@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use longshore_tests::harness::engine;
-use nostr::Keys;
+use longshore_tests::{
+    harness::{client::tag, engine},
+    oracle::ngit,
+};
+use nostr::{Event, Keys, Kind};
 use serde_json::{Value, json};
 
 use super::{
@@ -262,7 +265,7 @@ async fn attack_14_a_flood_of_pull_requests_starts_no_more_than_an_authors_share
         proposed.open(&stranger, &topic, &[&["t", &number.to_string()]]).await;
     }
     coordinator
-        .line(LIMIT, |line| line.contains("as many events of pull requests as are looked at in an hour"))
+        .line(LIMIT, |line| line.contains("is not looked at: its author, who is no maintainer, had as much"))
         .unwrap();
     let runs = proposed.runs(20).await;
     assert!(runs.iter().all(|run| run["status"] == "waiting"), "{runs:?}");
@@ -271,4 +274,39 @@ async fn attack_14_a_flood_of_pull_requests_starts_no_more_than_an_authors_share
     proposed.followed.push(&[("refs/heads/main", &push)]).await;
     let runs = proposed.runs(21).await;
     assert_eq!(runs[20]["event"], "push");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_request_is_told_of_in_nip_c1_as_queued_with_the_reason_until_it_is_approved() {
+    if !engine::available("a_pull_request_is_told_of_in_nip_c1_as_queued_with_the_reason_until_it_is_approved") {
+        return;
+    }
+    let mut proposed = Proposed::new(&[(CI, ON_PULL_REQUEST)]).await;
+    let address = proposed.followed.world.address();
+    proposed.followed.pool = proposed.followed.pool.with("LONGSHORE_NIP_C1_REPOSITORIES", &address);
+    let (owner, stranger) = (proposed.followed.world.owner.clone(), Keys::generate());
+    let topic = proposed.topic("topic", "a thing", &[("a", "1")]);
+    let _coordinator = proposed.followed.start();
+    let _worker = proposed.followed.pool.worker(&[]).unwrap();
+    let root = proposed.open(&stranger, &topic, &[]).await;
+    let us = proposed.followed.pool.pubkey;
+    let of = |heard: &[Event], kind: u16| -> Vec<Event> {
+        heard.iter().filter(|event| event.kind == Kind::from(kind) && event.pubkey == us).cloned().collect()
+    };
+    let listener = &proposed.followed.world.listener;
+    let heard = listener.until(LIMIT, |heard| !of(heard, 39842).is_empty()).await.unwrap();
+    let waits = of(&heard, 39842).remove(0);
+    assert_eq!(tag(&waits, "status"), "queued");
+    assert!(tag(&waits, "alt").ends_with(NO_MAINTAINER), "{waits:?}");
+    let runs = proposed.runs(1).await;
+    assert_eq!(proposed.approve(&owner, &runs[0], &[]).0, 0);
+    let heard = listener.until(LIMIT, |heard| !of(heard, 9842).is_empty()).await.unwrap();
+    ngit::judge_all(heard.iter().filter(|event| event.pubkey == us)).unwrap();
+    let result = of(&heard, 9842).remove(0);
+    let named = ["conclusion", "o", "c", "E", "P", "e", "k"].map(|name| tag(&result, name));
+    let (id, by) = (root.id.to_hex(), stranger.public_key().to_hex());
+    assert_eq!(named, ["success", "pull_request", &topic, &id, &by, &id, "1618"].map(str::to_owned));
+    assert_eq!(of(&heard, 9841).len(), 1);
+    let last = of(&heard, 39842).pop().unwrap();
+    assert_eq!(tag(&last, "alt"), "");
 }

@@ -340,3 +340,34 @@ async fn a_pull_request_from_before_the_repository_was_followed_starts_nothing_u
     let shown = proposed.followed.get(&format!("/api/runs/{}", runs[0]["id"].as_str().unwrap())).await;
     assert_eq!(shown["reference"], "refs/pull/1/merge");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_moves_while_it_runs_is_a_run_beside_it_or_in_its_place_as_the_file_says() {
+    if !engine::available("a_head_that_moves_while_it_runs_is_a_run_beside_it_or_in_its_place_as_the_file_says") {
+        return;
+    }
+    let sleeps = ON_PULL_REQUEST.replace("echo hi", "test -e quick || sleep 300");
+    let alone = format!("concurrency: {{group: 'pr-${{{{ github.ref }}}}', cancel-in-progress: true}}\n{sleeps}");
+    let (beside, instead) = (".github/workflows/beside.yml", ".github/workflows/instead.yml");
+    let steps = |text: &str| text.replace("      - run:", "      - uses: actions/checkout@v4\n      - run:");
+    let proposed = Proposed::new(&[(beside, &steps(&sleeps)), (instead, &steps(&alone))]).await;
+    let owner = proposed.followed.world.owner.clone();
+    let first = proposed.topic("topic", "first", &[("a", "1")]);
+    let _coordinator = proposed.followed.start();
+    let _worker = proposed.followed.pool.worker(&[("LONGSHORE_SLOTS", "4")]).unwrap();
+    let root = proposed.open(&owner, &first, &[]).await;
+    let runs = proposed.runs(2).await;
+    for run in &runs {
+        proposed.run_is(run, "running").await;
+    }
+    let second = proposed.topic("topic", "second", &[("quick", "1")]);
+    proposed.update(&owner, &root, &second).await;
+    let all = proposed.runs(4).await;
+    for run in &all[2..] {
+        proposed.run_is(run, "success").await;
+    }
+    let find = |path: &str| runs.iter().find(|run| run["workflow"] == path).unwrap().clone();
+    let ended = proposed.run_is(&find(instead), "cancelled").await;
+    assert!(ended["why"].as_str().unwrap().contains("cancelled by run"), "{ended}");
+    proposed.run_is(&find(beside), "running").await;
+}

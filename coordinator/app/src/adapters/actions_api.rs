@@ -59,7 +59,13 @@ fn who(state: &run::RunState, attempt: &AttemptId) -> JobIdentity {
         who.reference.clone_from(&planned.reference);
         let actor = &state.request.actor;
         let maintains = planned.maintainers.contains(actor) || state.request.repository.owner == *actor;
-        who.actor_trust = if maintains { "maintainer" } else { "named" };
+        // Whoever wants something merged makes the base's own files run, and need be nobody whom the repository knows.
+        let by_anybody = state.request.pull_request.as_ref().is_some_and(|of| of.runs_base);
+        who.actor_trust = match (maintains, by_anybody) {
+            (true, _) => "maintainer",
+            (false, true) => "anybody",
+            (false, false) => "named",
+        };
         who.environment = state.jobs.get(&attempt.job).and_then(|job| job.environment.clone());
         who.trusted = planned.is_trusted();
         who.bases = JobIdentity::bases_of(&planned.context);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use triggers::{
     decision,
+    outsider_rates::RateLimits,
     pull_request::{Activity, PullRequest, PullRequestState},
     skip,
 };
@@ -27,13 +28,18 @@ use domain::{
 };
 use nostr_client::protocol::Secrets;
 use planning::{npub, repository_name};
-use source::{SourceError, merge::Merge, pull_request::PullRequestRevision};
+use source::{
+    SourceError,
+    merge::Merge,
+    pull_request::{FetchAllowance, PullRequestRevision},
+};
 use store::{Change, ClaimedWork, NewWork, PullRequestChange, StoreError, WorkKind};
 
 /// Heads of outsiders that are fetched at the same time.
 static FOREIGN: Semaphore = Semaphore::const_new(4);
-/// Bytes that one fetch of such a head may bring.
-const FOREIGN_BYTES: u64 = 64 << 20;
+/// MiB that one fetch of such a head may bring, and all of them within an hour.
+const FOREIGN_MIB: u32 = 64;
+pub(in super::super) const FOREIGN_MIB_RATES: RateLimits = RateLimits { author: 128, repository: 512, all: 2048 };
 /// Workflows that one event of an outsider's pull request starts at most.
 const FOREIGN_RUNS: usize = 20;
 /// Looks in vain for a repository's announcement; the next event looks again.
@@ -171,16 +177,17 @@ impl TriggerWork {
         let policy = RepositoryPolicy::new(&self.config, repository);
         let author = &request.author;
         let is_known = repository.owner == *author || followed.maintainers.contains(author) || policy.trusts(author);
-        let place = match is_known {
-            true => None,
-            false => match FOREIGN.try_acquire() {
-                Ok(place) => Some(place),
-                Err(_) => return Ok(later(self, row, "heads of other pull requests are being fetched".into())),
+        let found = match is_known {
+            true => {
+                let mut allowance = FetchAllowance { most: u64::MAX, came: 0 };
+                self.sources.pull_request_revision(repository, request, &mut allowance).await
+            }
+            false => match self.foreign_revision(repository, request).await {
+                Ok(found) => found,
+                Err(why) if self.may_wait(start.noticed_at) => return Ok(later(self, row, why)),
+                Err(why) => Err(SourceError::Refused(why)),
             },
         };
-        let most = if is_known { u64::MAX } else { FOREIGN_BYTES };
-        let found = self.sources.pull_request_revision(repository, request, most).await;
-        drop(place);
         let revision = match found {
             Ok(revision) => revision,
             Err(SourceError::NotYet(why)) => return self.head_is_missing(row, &start, &stored.state, why),
@@ -216,6 +223,24 @@ impl TriggerWork {
             self.let_merge_go(&happened).await;
         }
         done()
+    }
+
+    /// The head of an outsider, fetched within what outsiders have. The outer error says why it is not fetched now.
+    async fn foreign_revision(
+        &self,
+        repository: &Repository,
+        request: &PullRequest,
+    ) -> Result<Result<PullRequestRevision, SourceError>, String> {
+        let busy = |_| "heads of other pull requests are being fetched".to_owned();
+        let _place = FOREIGN.try_acquire().map_err(busy)?;
+        let (author, address, now) = (&request.author, &repository.address, self.run_service.now());
+        let taken = self.foreign.lock().take(author, address, FOREIGN_MIB, now);
+        taken.map_err(|why| format!("its head is not fetched: {why}"))?;
+        let mut allowance = FetchAllowance { most: u64::from(FOREIGN_MIB) << 20, came: 0 };
+        let found = self.sources.pull_request_revision(repository, request, &mut allowance).await;
+        let came = u32::try_from(allowance.came.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        self.foreign.lock().give_back(author, address, FOREIGN_MIB.saturating_sub(came), now);
+        Ok(found)
     }
 
     /// The commit that an event runs; `None`: it runs none, for a reason that is logged.

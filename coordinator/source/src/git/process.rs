@@ -55,7 +55,7 @@ pub(in super::super) fn confine(child: &Child, file: u64) {
 
 #[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 pub(super) fn not_started(error: std::io::Error) -> GitError {
-    GitError(format!("cannot start git: {error}; install git 2.37 or later"))
+    GitError(format!("cannot start git: {error}; install git 2.38 or later"))
 }
 
 /// The beginning of what comes out of a pipe. The rest is read too, so that git does not block on a full one.
