@@ -13,6 +13,7 @@ use crate::{
     harness::{
         client::{Listener, tag},
         pool::Dev,
+        process::binary,
     },
     oracle::{ngit, value, values},
 };
@@ -117,6 +118,7 @@ impl Stage {
                 self.status(&pushed),
             )
             .await?;
+        steps.take("longshore verify proves it from events and logs alone", self.verified(&pushed)).await?;
         steps
             .take("ngit ci status shows a failure with the end of its log; --require-ci-trust refuses", self.failure())
             .await?;
@@ -206,6 +208,15 @@ impl Stage {
         let logs = job["logs"].as_str().context("a job names no log")?;
         let log = reqwest::get(logs).await?.error_for_status()?.text().await?;
         ensure!(log.contains("building"), "the log is {log:?}");
+        Ok(())
+    }
+
+    async fn verified(&self, commit: &str) -> Result<()> {
+        let result = self.result(commit, "push").await?.id.to_hex();
+        let program = binary("longshore")?;
+        let arguments = ["verify", &result, "--relay", &self.grasp.relay];
+        let printed = self.maintainer.run(&self.work, &program.to_string_lossy(), &arguments).await?.success()?;
+        ensure!(printed.contains("the log of the job check"), "it is not said of all logs: {printed}");
         Ok(())
     }
 

@@ -1,12 +1,13 @@
 //! NIP-C1 from outside: triggers, services and results, on a relay whose events strict readers judge.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use longshore_tests::{
     harness::{
         client::{kind, sign, sign_at, tag},
         pool::Dev,
+        process::binary,
         world::World,
     },
     oracle::ngit,
@@ -103,6 +104,13 @@ async fn t71_a_maintainers_trigger_runs_one_workflow_and_every_job_of_it_is_repo
         assert!(!tag(event, "runner").is_empty() && tag(event, "digest").contains("sha256:"), "{event:?}");
         let log = reqwest::get(tag(event, "logs")).await.unwrap().error_for_status().unwrap().text().await.unwrap();
         assert!(log.contains(text), "{log}");
+    }
+    // From events and blobs alone: that it is what the maintainer asked for, and the logs are those of it.
+    for of in [&results[0], &of_jobs[1], &trigger] {
+        let mut verify = Command::new(binary("longshore").unwrap());
+        let verified = verify.args(["verify", &of.id.to_hex(), "--relay", &stage.world.relay]).output().unwrap();
+        let printed = String::from_utf8_lossy(&verified.stdout);
+        assert!(verified.status.success() && printed.contains("the log of the job after"), "{printed}");
     }
     // Sent again it is the same trigger.
     stage.world.listener.publish(&trigger).await.unwrap();

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use nostr::{Event, Kind, PublicKey};
-use serde::Serialize;
+
+use super::chain_check::{BlobClaim, ChainCheck};
 
 const RUN: u16 = 5401;
 const JOB: u16 = 5100;
@@ -20,24 +21,6 @@ pub(crate) struct EventChain {
     pub events: Vec<Event>,
     run: Event,
     job: Event,
-}
-
-/// One thing that was checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct ChainCheck {
-    /// What should hold.
-    pub what: String,
-    /// Why it does not; `None`: it holds.
-    pub problem: Option<String>,
-}
-
-/// The stored log that the chain names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LogClaim {
-    /// Where it is.
-    pub url: String,
-    /// Its SHA-256, hex.
-    pub sha256: String,
 }
 
 impl EventChain {
@@ -114,11 +97,10 @@ impl EventChain {
     }
 
     /// The log that the results name.
-    pub(crate) fn log(&self) -> Option<LogClaim> {
+    pub(crate) fn log(&self) -> Option<BlobClaim> {
         let named = self.of(WORKFLOW_RESULT).map(|event| tag_value(event, "log_url"));
         let url = named.chain(self.of(RESULT).map(|event| tag_value(event, "stdout"))).find(|url| !url.is_empty())?;
-        let sha256 = url.rsplit('/').next().unwrap_or_default().to_owned();
-        Some(LogClaim { url, sha256 })
+        Some(BlobClaim::new("the log".into(), url, None))
     }
 
     fn of(&self, kind: u16) -> impl DoubleEndedIterator<Item = &Event> {
