@@ -18,7 +18,11 @@ use crate::{
     oracle::{ngit, value, values},
 };
 
-use self::{grasp_server::GraspServer, person::Person, programs::Programs};
+use self::{
+    grasp_server::GraspServer,
+    person::{Person, Printed},
+    programs::Programs,
+};
 
 mod grasp_server;
 mod person;
@@ -118,7 +122,7 @@ impl Stage {
                 self.status(&pushed),
             )
             .await?;
-        steps.take("longshore verify proves it from events and logs alone", self.verified(&pushed)).await?;
+        steps.take("longshore verify proves it from events and logs alone", self.verified(&pushed, "push")).await?;
         steps
             .take("ngit ci status shows a failure with the end of its log; --require-ci-trust refuses", self.failure())
             .await?;
@@ -128,6 +132,15 @@ impl Stage {
             steps.take("ngit repo accept: what the second maintainer pushes runs", self.second_maintainer()).await?;
         steps.take("ngit repo leave: what they ask for is not run any more", self.left(&second)).await?;
         steps.take("a forced push runs, a deleted branch does not", self.forced()).await?;
+        let stranger = steps.take("a stranger clones the repository", self.stranger()).await?;
+        let good = self.pull_request(&stranger, "pr/brighter", ("brighter.txt", "yes"));
+        let good = steps.take("git push of pr/…: its run waits, and ngit pr merge refuses that", good).await?;
+        steps
+            .take("longshore approve: it runs, and ngit pr merge --require-ci-trust passes", self.merged(&good))
+            .await?;
+        let bad = self.pull_request(&stranger, "pr/darker", ("broken", ""));
+        let bad = steps.take("another pull request waits for an approval of its own", bad).await?;
+        steps.take("it fails, and ngit pr merge --require-ci-trust refuses it", self.not_merged(&bad)).await?;
         steps.take("ngit ci trigger runs one workflow at a commit, and no other", self.trigger(&pushed)).await?;
         steps.take("ngit ci stop ends it: 39844 is deleted, a push starts nothing", self.stop()).await
     }
@@ -211,8 +224,8 @@ impl Stage {
         Ok(())
     }
 
-    async fn verified(&self, commit: &str) -> Result<()> {
-        let result = self.result(commit, "push").await?.id.to_hex();
+    async fn verified(&self, commit: &str, started_by: &str) -> Result<()> {
+        let result = self.result(commit, started_by).await?.id.to_hex();
         let program = binary("longshore")?;
         let arguments = ["verify", &result, "--relay", &self.grasp.relay];
         let printed = self.maintainer.run(&self.work, &program.to_string_lossy(), &arguments).await?.success()?;
@@ -332,6 +345,79 @@ impl Stage {
         Ok(())
     }
 
+    async fn stranger(&self) -> Result<Person> {
+        let stranger = Person::new("stranger", &self.folder, &self.programs, &self.pool.relay, &self.grasp.http)?;
+        let remote = self.maintainer.git(&self.work, &["remote", "get-url", "origin"]).await?;
+        stranger.git(&stranger.folder(""), &["clone", "--quiet", &remote, "work"]).await?;
+        stranger.account(&stranger.folder("work"), "Stranger").await?;
+        Ok(stranger)
+    }
+
+    /// A pull request with one file, as its run waits.
+    async fn pull_request(&self, stranger: &Person, branch: &str, file: (&str, &str)) -> Result<PullRequest> {
+        let work = stranger.folder("work");
+        stranger.git(&work, &["checkout", "--quiet", "-b", branch, "main"]).await?;
+        let head = stranger.commit(&work, branch, &[file]).await?;
+        let title = format!("title=Make it {branch}");
+        stranger.git(&work, &["push", "-o", &title, "-o", "description=please", "-u", "origin", branch]).await?;
+        let waits = |event: &Event| values(event, "c").contains(&head.as_str()) && tag(event, "status") == "queued";
+        let heard = self.at_repository.until(LIMIT, |heard| self.ours(heard, 39842).any(waits)).await?;
+        let progress = self.ours(&heard, 39842).find(|event| waits(event)).context("it was heard")?;
+        let (root, run) = (tag(progress, "E"), tag(progress, "d"));
+        ensure!(tag(progress, "o") == "pull_request" && tag(progress, "alt").contains("approv"), "{progress:?}");
+        self.merge(&root).await?.refusal("CI has not concluded")?;
+        Ok(PullRequest { root, head, run })
+    }
+
+    /// `ngit pr merge` of a pull request whose result the maintainer has to trust.
+    async fn merge(&self, root: &str) -> Result<Printed> {
+        let arguments = ["pr", "merge", root, "--require-ci-trust", "maintainer-directed"];
+        self.maintainer.run(&self.work, "ngit", &arguments).await
+    }
+
+    /// The maintainer approves its run; gives what `ngit ci status` says of it at its end.
+    async fn approved(&self, request: &PullRequest) -> Result<Value> {
+        let program = binary("longshore")?.to_string_lossy().into_owned();
+        let key = self.maintainer.git(&self.work, &["config", "nostr.nsec"]).await?;
+        let key_file = self.folder.join("maintainer.nsec");
+        std::fs::write(&key_file, key)?;
+        let arguments =
+            ["approve", &request.run, "--server", &self.pool.http, "--key-file", &key_file.to_string_lossy()];
+        self.maintainer.run(&self.work, &program, &arguments).await?.success()?;
+        self.result(&request.head, "pull_request").await?;
+        Ok(self.ci_status(&request.root, &[]).await?.1)
+    }
+
+    async fn merged(&self, request: &PullRequest) -> Result<()> {
+        let document = self.approved(request).await?;
+        let jobs = [("build", "success"), ("check", "success")];
+        let shown = Shown::of(&document)?;
+        shown
+            .is("concluded", Some("success"), "maintainer-directed", &jobs)
+            .with_context(|| format!("{document:#}"))?;
+        self.verified(&request.head, "pull_request").await?;
+        self.merge(&request.root).await?.success()?;
+        let merged = self.maintainer.git(&self.work, &["rev-parse", "HEAD^2"]).await?;
+        ensure!(merged == request.head, "{merged} was merged, and not {}", request.head);
+        self.maintainer.git(&self.work, &["push", "origin", "HEAD"]).await?;
+        let head = self.maintainer.git(&self.work, &["rev-parse", "HEAD"]).await?;
+        self.result(&head, "push").await.map(drop)
+    }
+
+    async fn not_merged(&self, request: &PullRequest) -> Result<()> {
+        let document = self.approved(request).await?;
+        let shown = Shown::of(&document)?;
+        let jobs = [("build", "failure")];
+        shown
+            .is("concluded", Some("failure"), "maintainer-directed", &jobs)
+            .with_context(|| format!("{document:#}"))?;
+        let before = self.maintainer.git(&self.work, &["rev-parse", "HEAD"]).await?;
+        self.merge(&request.root).await?.refusal("CI concluded failure")?;
+        let after = self.maintainer.git(&self.work, &["rev-parse", "HEAD"]).await?;
+        ensure!(before == after, "it was merged all the same");
+        Ok(())
+    }
+
     async fn trigger(&self, commit: &str) -> Result<()> {
         let pool = self.pool_key()?;
         self.maintainer.ngit(&self.work, &["ci", "trigger", &pool, commit, "--workflow", NIGHTLY]).await?;
@@ -369,6 +455,13 @@ impl Stage {
         let pool = self.pool.pubkey;
         heard.iter().filter(move |event| event.kind == Kind::from(kind) && event.pubkey == pool)
     }
+}
+
+/// A pull request, and its run.
+struct PullRequest {
+    root: String,
+    head: String,
+    run: String,
 }
 
 /// What `ngit ci status` shows of a target with one run.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nostr::{Keys, PublicKey};
 use serde_json::Value;
 use tokio::process::Command;
@@ -130,6 +130,13 @@ impl Printed {
     /// What it printed on standard output, where it succeeded.
     pub(super) fn success(self) -> Result<String> {
         if self.succeeded { Ok(self.output) } else { bail!("it failed: {self}") }
+    }
+
+    /// That it refused, and with this text.
+    pub(super) fn refusal(self, text: &str) -> Result<()> {
+        ensure!(!self.succeeded, "it should have refused: {self}");
+        ensure!(self.output.contains(text) || self.errors.contains(text), "it refused for something else: {self}");
+        Ok(())
     }
 }
 
