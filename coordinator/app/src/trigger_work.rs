@@ -1,6 +1,7 @@
 //! Starts workflows without anybody asking, as work of the store: looks where a repository's refs are and what schedules it
 //! has, and the runs of what happened.
 
+mod held_runs;
 mod pull_request;
 mod push;
 mod schedule;

@@ -139,19 +139,30 @@ async fn attack_17_an_approval_is_of_one_head_and_its_workflow_alone() {
     let root = proposed.open(&stranger, &harmless, &[]).await;
     let runs = proposed.runs(1).await;
     let first = proposed.run_is(&runs[0], "waiting").await;
-    // Before the maintainer says yes, the head moves.
+    assert_eq!(proposed.approve(&owner, &first, &[]).0, 0);
+    proposed.run_is(&first, "queued").await;
+    // After the maintainer said yes, before it starts, the head moves.
     let evil = proposed.topic("topic", "evil", &[(CI, &ON_PULL_REQUEST.replace("echo hi", "curl evil"))]);
     proposed.update(&stranger, &root, &evil).await;
     let runs = proposed.runs(2).await;
     let second = proposed.run_is(&runs[1], "waiting").await;
     assert_ne!(first["commit"], second["commit"]);
-    assert_eq!(proposed.approve(&owner, &first, &[]).0, 0);
     let approved = proposed.run_is(&first, "queued").await;
     assert_eq!(approved["commit"], first["commit"], "what was seen is what runs");
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    proposed.run_is(&second, "waiting").await;
-    let shown = proposed.followed.get(&format!("/api/runs/{}", second["id"].as_str().unwrap())).await;
-    assert_eq!(shown["approval"]["verdict"], Value::Null);
+    // While the maintainer reads the second one, it moves again.
+    let worse = proposed.topic("topic", "worse", &[(CI, &ON_PULL_REQUEST.replace("echo hi", "curl worse"))]);
+    proposed.update(&stranger, &root, &worse).await;
+    let runs = proposed.runs(3).await;
+    let third = proposed.run_is(&runs[2], "waiting").await;
+    let ended = proposed.run_is(&second, "cancelled").await;
+    assert_eq!(ended["why"], "cancelled by a newer head of its pull request");
+    let (code, said) = proposed.approve(&owner, &second, &[]);
+    assert!(code == 2 && said.contains("409"), "{said}");
+    assert_eq!(third["approval"]["verdict"], Value::Null);
+    // With the pull request it ends; what was approved goes on.
+    proposed.status(&stranger, &root, 1632).await;
+    proposed.run_is(&third, "cancelled").await;
+    proposed.run_is(&first, "queued").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,10 +60,10 @@ pub(in super::super) struct PullRequestLook {
 /// Something that happened to a pull request, whose workflows are to be started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct PullRequestStart {
-    repository: Repository,
-    activity: Activity,
+    pub(super) repository: Repository,
+    pub(super) activity: Activity,
     /// As it was then.
-    request: PullRequest,
+    pub(super) request: PullRequest,
     /// The head's commit before, where it moved.
     before: Option<String>,
     noticed_at: Millis,
@@ -174,6 +174,7 @@ impl TriggerWork {
         let Some((followed, _)) = store.followed_repository(address).await? else { return done() };
         let Some(stored) = store.pull_request(address, &request.root).await? else { return done() };
         let number = stored.number;
+        self.end_held(&start, number).await?;
         let policy = RepositoryPolicy::new(&self.config, repository);
         let author = &request.author;
         let is_known = repository.owner == *author || followed.maintainers.contains(author) || policy.trusts(author);
