@@ -21,11 +21,13 @@ use store::{Batch, Reader, ServiceChange, ServiceWish};
 const LIVE: u32 = 400;
 
 /// Takes requests in.
+#[derive(Clone)]
 pub(super) struct Admission {
     pub(super) run_service: RunService,
     pub(super) sources: Arc<RepositoryMirrors>,
     pub(super) policy: Policy,
-    pub(super) archive: LogPublisher,
+    pub(super) log_publisher: LogPublisher,
+    pub(super) limits: config::NipC1,
 }
 
 impl Admission {
@@ -121,6 +123,9 @@ impl RequestHandler for Admission {
                 Ok(rerun) => rerun,
                 Err(reason) => return Ok(Refusal::of_request(&request, &secrets, reason)),
             };
+            if request.command.is_none() {
+                self.sources.look_ahead(&request.id, &request.repository);
+            }
             let state = self.run_service.accept(request, rerun, &secrets, settle).await?;
             tracing::info!(
                 run = state.id.as_str(),
@@ -141,7 +146,7 @@ impl RequestHandler for Admission {
                     let workflow = &refusal.workflow;
                     let head = act_format::Head { workflow, commit: "", reference: "", full_url: "" };
                     let text = act_format::render_message(&head, &refusal.reason);
-                    Some(self.archive.note(&refusal.origin.request.id, &text).await?)
+                    Some(self.log_publisher.note(&refusal.origin.request.id, &text).await?)
                 }
                 None => None,
             };
@@ -171,6 +176,15 @@ impl RequestHandler for Admission {
             if let Err(reason) = self.policy.decide(&author, &[&address]).await {
                 tracing::debug!(event = %event.id, reason, "a wish for service is not taken");
                 return Ok(());
+            }
+            // Where everybody may run, each owner has so many, and all have: each is looked at and spoken of for as long as it
+            // is served.
+            if self.policy.standing(&control.author) != AuthorStanding::Known {
+                let (of_owner, in_all) = self.run_service.store().wished_repositories(&address).await?;
+                if of_owner >= u64::from(self.limits.requests_of_owner) || in_all >= u64::from(self.limits.requests_in_all) {
+                    tracing::info!(event = %event.id, author, address, of_owner, in_all, "too many repositories are served");
+                    return Ok(());
+                }
             }
             // Nothing is kept of those that may not ask. Where that can't be told now, whoever the operator knows is asked
             // after later.

@@ -85,6 +85,7 @@ impl Planner {
                 commit: request.commit.clone(),
                 branch: request.branch.clone(),
                 reference: request.reference.clone(),
+                request: request.id.clone(),
             },
         };
         let found = self.sources.resolve(&request.repository, &wanted).await?;

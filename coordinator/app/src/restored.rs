@@ -4,7 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use nostr::{EventId, PublicKey};
-use nostr_client::{history, relays::Relays};
+use nostr_client::{history::AnswerHistory, relays::Relays};
 
 use super::run_service::RunService;
 
@@ -31,7 +31,8 @@ pub(super) async fn end_answered(
         return Ok(());
     }
     let asked: Vec<EventId> = jobs.keys().copied().collect();
-    let answered = match history::answered(relays, config, protocols, us, &asked, WAIT).await {
+    let history = AnswerHistory { relays, config, protocols, us: *us, wait: WAIT };
+    let answered = match history.answered(&asked).await {
         Ok(answered) => answered,
         Err(error) => {
             tracing::warn!("whether unfinished runs were answered before can't be found out: {error}");

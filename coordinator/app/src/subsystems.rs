@@ -241,7 +241,8 @@ impl Subsystems {
             run_service: self.run_service.clone(),
             sources: self.sources.clone(),
             policy: self.policy.clone(),
-            archive: self.log_publisher.clone(),
+            log_publisher: self.log_publisher.clone(),
+            limits: self.config.nip_c1.clone(),
         };
         IntakeConfig {
             keys: self.keys.clone(),

@@ -14,11 +14,15 @@ pub struct NipC1 {
     pub requests: bool,
     /// Repositories whose runs are reported job by job without a request: `30617:<owner>:<id>`, `<npub>/<id>`, or naddr.
     pub repositories: Vec<String>,
+    /// In a pool where everybody may run: repositories of one owner that those may have served whom the policy does not know.
+    pub requests_of_owner: u32,
+    /// The same of all owners together, those that the policy knows included.
+    pub requests_in_all: u32,
 }
 
 impl Default for NipC1 {
     fn default() -> Self {
-        Self { requests: true, repositories: Vec::new() }
+        Self { requests: true, repositories: Vec::new(), requests_of_owner: 20, requests_in_all: 1000 }
     }
 }
 

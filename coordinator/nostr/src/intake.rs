@@ -18,7 +18,7 @@ use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLim
 use nostr::{Event, EventId, JsonUtil, Keys, Kind, PublicKey};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::{Notify, OnceCell, Semaphore, mpsc, watch},
     task::JoinSet,
 };
 
@@ -36,7 +36,7 @@ use self::{
 use super::{
     Clock,
     delivery::Audience,
-    history,
+    history::AnswerHistory,
     policy::{AuthorStanding, Policy},
     protocol::{EventMeaning, Ignored, Protocol, Protocols, ReadContext, Refusal, Rejection, Secrets},
     relays::{Relays, normal},
@@ -169,6 +169,7 @@ impl<D: RequestHandler> IntakeConfig<D> {
             cancels_of_others: RateLimiter::direct(Quota::per_second(CANCELS_OF_OTHERS)),
             asked_elsewhere: Arc::new(Semaphore::new(ASKED_ELSEWHERE)),
             started: clock(),
+            answered_before: OnceCell::new(),
             memory: Mutex::new(Memory {
                 known: Recent::new(KNOWN_IDS),
                 pending: PendingRequests::default(),
@@ -207,6 +208,8 @@ struct Inner<D> {
     asked_elsewhere: Arc<Semaphore>,
     /// A request that is older may have been answered before the database was made or restored.
     started: Millis,
+    /// Requests that were answered in the last moments before; `None`: too many to be told.
+    answered_before: OnceCell<Option<HashSet<EventId>>>,
     memory: Mutex<Memory>,
     counted: Counted,
     /// Requests whose deletion is a cancel, as the readers ask for them.
@@ -496,15 +499,24 @@ impl<D: RequestHandler> Inner<D> {
 
     /// Whether a request from before our start has its final answer at our relays.
     async fn was_answered(&self, request: &Event) -> anyhow::Result<bool> {
-        // Clocks of authors may be ahead.
-        let newest = (self.started / 1000).saturating_add(self.config.limits.ahead);
-        if request.created_at.as_secs() > newest {
+        const UNKNOWN: &str = "whether the request was answered before can't be found out";
+        let (made, started, ahead) = (request.created_at.as_secs(), self.started / 1000, self.config.limits.ahead);
+        if made > started.saturating_add(ahead) {
             return Ok(false);
         }
-        let (relays, us, requests) = (&self.config.relays, self.keys.public_key(), [request.id]);
-        let found = history::answered(&self.relays, relays, self.protocols, &us, &requests, LOOK_UP).await;
-        let found = found.context("whether the request was answered before can't be found out")?;
-        Ok(found.contains(&request.id))
+        let (relays, config) = (&self.relays, &self.config.relays);
+        let (protocols, us, wait) = (self.protocols, self.keys.public_key(), LOOK_UP);
+        let history = AnswerHistory { relays, config, protocols, us, wait };
+        // Its author's clock may be ahead: then its answer is as young as our clock lets such a request in. That is asked once
+        // for all of them.
+        if made > started {
+            let since = started.saturating_sub(ahead.saturating_mul(2));
+            let answered = self.answered_before.get_or_try_init(|| history.answered_since(since)).await;
+            if let Some(answered) = answered.context(UNKNOWN)? {
+                return Ok(answered.contains(&request.id));
+            }
+        }
+        Ok(history.answered(&[request.id]).await.context(UNKNOWN)?.contains(&request.id))
     }
 
     async fn reject(&self, request: &Event, rejection: Rejection, settle: Batch) -> anyhow::Result<()> {

@@ -71,8 +71,8 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// where the reason can be read, where such an event is among them.
     fn refuse(&self, refusal: &Refusal, log: Option<&FinalizedLog>, stamp: u64, us: &PublicKey) -> Vec<Draft>;
 
-    /// What asks a relay for our final answers to requests.
-    fn answer_filters(&self, us: &PublicKey, requests: &[EventId]) -> Vec<Filter>;
+    /// What asks a relay for our final answers to some requests; `None`: to any.
+    fn answer_filters(&self, us: &PublicKey, requests: Option<&[EventId]>) -> Vec<Filter>;
 
     /// The request that an event of ours is the final answer to, if it is one.
     fn answered(&self, event: &Event, us: &PublicKey) -> Option<EventId>;

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use nostr::{Event, EventBuilder, EventId, Keys, Kind, PublicKey, Tag, Timestamp, nips::nip44};
 use nostr_client::{
     delivery::Audience,
+    history::AnswerHistory,
     intake::{CancelRequest, Counted, IntakeConfig, RequestHandler},
     policy::Policy,
     protocol::{
@@ -376,11 +377,14 @@ async fn a_request_from_history_waits_while_no_relay_of_ours_can_say_whether_it_
         |write: &str| config::Relays { write: vec![write.into()], allow_private: true, ..config::Relays::default() };
     let ask = async |config: config::Relays| {
         let relays = Relays::new(&pool, &config);
-        let wait = Duration::from_millis(500);
-        nostr_client::history::answered(&relays, &config, PROTOCOLS, &pool.public_key(), &jobs, wait).await
+        let (relays, config, us, wait) = (&relays, &config, pool.public_key(), Duration::from_millis(500));
+        let history = AnswerHistory { relays, config, protocols: PROTOCOLS, us, wait };
+        (history.answered(&jobs).await, history.answered_since(0).await)
     };
-    assert!(ask(ours("ws://127.0.0.1:1")).await.is_err());
-    assert!(ask(ours(&url)).await.unwrap().is_empty());
+    let (of_jobs, since) = ask(ours("ws://127.0.0.1:1")).await;
+    assert!(of_jobs.is_err() && since.is_err());
+    let (of_jobs, since) = ask(ours(&url)).await;
+    assert!(of_jobs.unwrap().is_empty() && since.unwrap().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use self::{
     announcement::{Announcement, State},
     definition::{Claim, Definition},
     git::{KnownCommit, Mirror},
+    look_ahead::LookAhead,
     maintenance::remove_stale_locks,
 };
 use domain::id::CommitId;
@@ -35,6 +36,7 @@ pub mod definition;
 pub mod git;
 mod history;
 pub mod lock;
+mod look_ahead;
 mod maintenance;
 pub mod merge;
 mod objects;
@@ -72,6 +74,8 @@ pub struct Revision {
     pub branch: String,
     /// Full ref.
     pub reference: Option<String>,
+    /// Id of the request that it is for, if any: see [`RepositoryMirrors::look_ahead`].
+    pub request: String,
 }
 
 /// A commit that is here, and what is known of it.
@@ -129,6 +133,7 @@ pub struct RepositoryMirrors {
     /// By the name of a mirror: one fetch at a time, so that a second request finds the objects there, and no packing or
     /// removal meanwhile.
     busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    looks_ahead: LookAhead,
 }
 
 /// Whose word counts for a repository, and where it is published.
@@ -150,6 +155,7 @@ struct WantedObject<'a> {
     into: Option<&'a str>,
 }
 
+#[derive(Debug)]
 struct RepositoryMetadata {
     announcements: Vec<Event>,
     maintainers: Vec<String>,
@@ -166,7 +172,8 @@ impl RepositoryMirrors {
     pub fn new(folder: PathBuf, settings: config::Source, lookup: Arc<dyn EventQuery>) -> Self {
         let actions = config::Actions::default();
         let is_private: Privacy = Arc::new(|_| false);
-        Self { folder, settings, actions, is_private, lookup, busy: Mutex::new(HashMap::new()) }
+        let looks_ahead = LookAhead::default();
+        Self { folder, settings, actions, is_private, lookup, busy: Mutex::new(HashMap::new()), looks_ahead }
     }
 
     /// Which repositories the operator keeps private. Without this, none.
@@ -227,9 +234,19 @@ impl RepositoryMirrors {
         found
     }
 
+    /// Begins to ask relays who maintains a repository and where its refs are, for a request that was let in and is not
+    /// stored yet. [`Self::resolve`] for that request waits for this answer instead of asking anew.
+    pub fn look_ahead(self: &Arc<Self>, request: &str, repository: &Repository) {
+        let (this, repository) = (self.clone(), repository.clone());
+        self.looks_ahead.begin(request, async move { this.announcements(&repository).await });
+    }
+
     /// Finds the commit, proves it, and brings its objects.
     pub async fn resolve(&self, repository: &Repository, wanted: &Revision) -> Result<ResolvedRevision, SourceError> {
-        let facts = self.announcements(repository).await?;
+        let facts = match self.looks_ahead.take(&wanted.request).await {
+            Some(facts) => facts?,
+            None => self.announcements(repository).await?,
+        };
         let state = facts.state.clone().unwrap_or_default();
         let lock = self.repository_lock(&Mirror::name(&repository.address));
         let _held = lock.lock().await;

@@ -72,6 +72,19 @@ impl Store {
         found.iter().map(wish).collect()
     }
 
+    /// Repositories besides this one for which somebody wished something: of its owner, and in all.
+    pub async fn wished_repositories(&self, repository: &str) -> Found<(u64, u64)> {
+        let owner = repository.rsplit_once(':').map_or(repository, |(owner, _)| owner);
+        // A range of the key: `:` is followed by `;` in the order of bytes.
+        let statement = query(
+            "SELECT count(DISTINCT CASE WHEN repository >= $2 AND repository < $3 THEN repository END),
+                 count(DISTINCT repository) FROM service_controls WHERE repository <> $1",
+        );
+        let statement = statement.bind(repository).bind(format!("{owner}:")).bind(format!("{owner};"));
+        let row = statement.fetch_one(&self.readers).await?;
+        Ok((row.get::<i64>(0)?.unsigned_abs(), row.get::<i64>(1)?.unsigned_abs()))
+    }
+
     /// Repositories that are served.
     pub async fn served_repositories(&self) -> Found<Vec<ServedRepository>> {
         let found = query("SELECT repository, status, stamp, request FROM served_repositories ORDER BY repository");

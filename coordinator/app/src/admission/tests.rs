@@ -111,8 +111,9 @@ impl Protocol for Bell {
         Self::chime(&refusal.origin, &refusal.reason, stamp, us)
     }
 
-    fn answer_filters(&self, us: &PublicKey, requests: &[EventId]) -> Vec<Filter> {
-        vec![Filter::new().kind(Kind::from(CHIME)).author(*us).events(requests.iter().copied())]
+    fn answer_filters(&self, us: &PublicKey, requests: Option<&[EventId]>) -> Vec<Filter> {
+        let chimes = Filter::new().kind(Kind::from(CHIME)).author(*us);
+        vec![chimes.events(requests.into_iter().flatten().copied())]
     }
 
     fn answered(&self, event: &Event, us: &PublicKey) -> Option<EventId> {
@@ -128,6 +129,7 @@ struct Pool {
     keys: Keys,
     relays: Relays,
     service: RunService,
+    admission: Admission,
     stop: CancellationToken,
 }
 
@@ -160,7 +162,7 @@ impl Pool {
             clock: now,
         };
         let service = service.build(&mut crate::metrics::registry());
-        let archive = LogPublisher {
+        let log_publisher = LogPublisher {
             blobs: blobs::Blobs::open_alone(&folder.path().join("blobs"), store.clone()).unwrap(),
             logs: logs::Logs::new(folder.path().join("logs")),
             outside: blobs::client::Client::new().unwrap(),
@@ -174,7 +176,10 @@ impl Pool {
         let lookup = RelayLookup { relays: relays.clone(), config: config.relays.clone() };
         let mirrors = folder.path().join("mirrors");
         let sources = Arc::new(RepositoryMirrors::new(mirrors, config::Source::default(), Arc::new(lookup)));
-        let handler = Admission { run_service: service.clone(), sources, policy: policy.clone(), archive };
+        let limits = config::NipC1 { requests_of_owner: 2, requests_in_all: 3, ..config.nip_c1.clone() };
+        let (run_service, policy_of_all) = (service.clone(), policy.clone());
+        let handler = Admission { run_service, sources, policy: policy_of_all, log_publisher, limits };
+        let admission = handler.clone();
         let intake = IntakeConfig {
             keys: keys.clone(),
             config,
@@ -193,7 +198,7 @@ impl Pool {
         tokio::spawn(async move { stopped.run_until_cancelled(intake.run()).await });
         let stopped = stop.clone();
         tokio::spawn(async move { work.run(stopped).await });
-        Self { _folder: folder, _relay: relay, url, keys, relays, service, stop }
+        Self { _folder: folder, _relay: relay, url, keys, relays, service, admission, stop }
     }
 
     /// Publishes a request to the pool.
@@ -253,6 +258,26 @@ async fn a_protocol_needs_its_own_module_alone_to_be_heard_answered_and_publishe
         let cancelled = soon(async || pool.service.store().run(&state.id).await.unwrap()?.cancelled).await;
         assert_eq!(cancelled.by, "its author", "{tags:?}");
     }
+    pool.stop.cancel();
+}
+
+#[tokio::test]
+async fn attack_60_in_an_open_pool_each_owner_has_few_repositories_served_and_all_together_so_many() {
+    let pool = Pool::start().await;
+    let [one, two] = [(); 2].map(|()| Keys::generate());
+    let mut kept = Vec::new();
+    for (owner, name) in [(&one, "a"), (&one, "b"), (&one, "c"), (&two, "d"), (&two, "e"), (&one, "a")] {
+        let tags = [Tag::identifier(name), Tag::custom(TagKind::custom("relays"), [pool.url.as_str()])];
+        let announcement = EventBuilder::new(Kind::GitRepoAnnouncement, "").tags(tags).sign_with_keys(owner).unwrap();
+        assert_eq!(pool.relays.send(&pool.url, &announcement).await, nostr_client::relays::Answer::Taken);
+        let address = format!("30617:{}:{name}", owner.public_key().to_hex());
+        let tags = [vec!["a", &address, &pool.url], vec!["p", &pool.keys.public_key().to_hex()]].map(Tag::parse);
+        let wish =
+            EventBuilder::new(Kind::from(9843), "").tags(tags.map(Result::unwrap)).sign_with_keys(owner).unwrap();
+        pool.admission.service(wish, pool.url.clone(), Vec::new()).await.unwrap();
+        kept.push(pool.service.store().service_wishes(&address).await.unwrap().len());
+    }
+    assert_eq!(kept, [1, 1, 0, 1, 0, 1], "two of one owner, three in all; what is there already stays");
     pool.stop.cancel();
 }
 

@@ -119,10 +119,13 @@ impl Protocol for HiveCi {
         report::refusal(refusal, log, stamp, us)
     }
 
-    fn answer_filters(&self, us: &PublicKey, requests: &[EventId]) -> Vec<Filter> {
+    fn answer_filters(&self, us: &PublicKey, requests: Option<&[EventId]>) -> Vec<Filter> {
+        let answers = Filter::new().kinds([STATUS, RESULT].map(Kind::from)).author(*us);
         // Both carry the job in `e`. Not by the status's `d`: some relays look at one `d` of a filter alone.
-        let kinds = [STATUS, RESULT].map(Kind::from);
-        vec![Filter::new().kinds(kinds).author(*us).events(requests.iter().copied())]
+        vec![match requests {
+            Some(requests) => answers.events(requests.iter().copied()),
+            None => answers,
+        }]
     }
 
     fn answered(&self, event: &Event, us: &PublicKey) -> Option<EventId> {

@@ -168,10 +168,13 @@ impl Protocol for NipC1 {
         Vec::new()
     }
 
-    fn answer_filters(&self, us: &PublicKey, requests: &[EventId]) -> Vec<Filter> {
+    fn answer_filters(&self, us: &PublicKey, requests: Option<&[EventId]>) -> Vec<Filter> {
         let quoted = SingleLetterTag::lowercase(Alphabet::Q);
-        let filter = Filter::new().kind(Kind::from(WORKFLOW_RESULT)).author(*us);
-        vec![filter.custom_tags(quoted, requests.iter().map(EventId::to_hex))]
+        let answers = Filter::new().kind(Kind::from(WORKFLOW_RESULT)).author(*us);
+        vec![match requests {
+            Some(requests) => answers.custom_tags(quoted, requests.iter().map(EventId::to_hex)),
+            None => answers,
+        }]
     }
 
     fn answered(&self, event: &Event, us: &PublicKey) -> Option<EventId> {

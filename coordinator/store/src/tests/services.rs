@@ -4,6 +4,7 @@ use crate::{Change, ServedRepository, ServiceChange, ServiceWish, Store};
 
 crate::testing::on_each_engine! {
     of_the_wishes_of_one_author_the_newest_of_each_kind_is_kept,
+    repositories_that_somebody_wished_something_for_are_counted_by_owner,
     what_is_served_is_known_until_it_ends,
 }
 
@@ -26,6 +27,16 @@ async fn of_the_wishes_of_one_author_the_newest_of_each_kind_is_kept(store: &Sto
     }
     assert_eq!(store.service_wishes("r").await.unwrap(), [wish("a", true, 20, "b"), stop, other]);
     assert!(store.service_wishes("another").await.unwrap().is_empty());
+}
+
+async fn repositories_that_somebody_wished_something_for_are_counted_by_owner(store: &Store) {
+    for (repository, author) in [("30617:o:a", "o"), ("30617:o:a", "p"), ("30617:o:b", "o"), ("30617:q:a", "o")] {
+        let wish = ServiceWish { repository: repository.into(), ..wish(author, true, 1, author) };
+        store.commit(vec![ServiceChange::Wish(wish).into()]).await.unwrap();
+    }
+    assert_eq!(store.wished_repositories("30617:o:c").await.unwrap(), (2, 3));
+    assert_eq!(store.wished_repositories("30617:o:a").await.unwrap(), (1, 2), "itself does not count");
+    assert_eq!(store.wished_repositories("30617:r:a").await.unwrap(), (0, 3));
 }
 
 async fn what_is_served_is_known_until_it_ends(store: &Store) {

@@ -455,7 +455,7 @@ fn attack_59_a_cancel_of_many_jobs_costs_no_more_than_one_of_few() {
 fn answers_to_many_requests_are_asked_for_by_what_every_relay_looks_up() {
     let us = Keys::generate();
     let requests = [EventId::all_zeros(), signed(JOB, &[], &us, 1).id];
-    let filters = HiveCi.answer_filters(&us.public_key(), &requests);
+    let filters = HiveCi.answer_filters(&us.public_key(), Some(&requests));
     for kind in [STATUS, RESULT] {
         for request in &requests {
             let answer = signed(kind, &[list(&["e", &request.to_hex()]), list(&["d", &request.to_hex()])], &us, 2);
