@@ -250,9 +250,12 @@ fn named<T: FromStr>(row: &Row, column: usize) -> Result<T, StoreError> {
 pub(super) async fn write(connection: &mut Connection, change: &RunChange) -> Result<(), StoreError> {
     let state = &*change.after;
     let mut before = change.before.as_deref();
+    let keeps_its_place = before.is_some_and(|before| place(before) == place(state));
     if state.version == 0 {
         let inserted = insert(state)?.execute(&mut *connection).await?;
         fenced(inserted, "run", state.id.as_str())?;
+    } else if keeps_its_place && advance(state)?.execute(&mut *connection).await? > 0 {
+        // Most events change where a run stands, and nothing that lists are ordered by.
     } else if update(state, run_parts::STATE_VERSION)?.execute(&mut *connection).await? == 0 {
         // A row of an older form has no parts yet, so all of them are written.
         run_parts::move_reports(connection, &state.id).await?;
@@ -291,6 +294,39 @@ fn insert(state: &RunState) -> Result<Query, StoreError> {
         .bind(&state.request.workflow)
         .bind(&state.request.actor)
         .bind(integer(state.created_at)))
+}
+
+/// What [`advance`] leaves as it is: an index that is named in an update is written, whether its value changes or not.
+fn place(state: &RunState) -> impl PartialEq + '_ {
+    let Columns { name, commit, branch, title, event, .. } = Columns::of(state);
+    (name, commit, branch, title, event, &state.visibility, state.expires_at)
+}
+
+/// Replaces the version before, where it differs in what changes all the time alone.
+fn advance(state: &RunState) -> Result<Query, StoreError> {
+    let statement = query(
+        "UPDATE runs SET version = $2, phase = $3, wait_kind = $4, wait_name = $5, wait_until = $6, wait_holder = $7,
+             conclusion = $8, status = $9, started_at = $10, ended_at = $11, state = $12,
+             changed = (SELECT coalesce(max(changed), 0) + 1 FROM runs)
+         WHERE id = $1 AND version = $2 - 1 AND state_version = $13",
+    );
+    let (wait_kind, wait_name, wait_until, wait_holder) = waiting(state);
+    let phase: &str = PhaseName::of(&state.phase).into();
+    let columns = Columns::of(state);
+    Ok(statement
+        .bind(&state.id)
+        .bind(integer(state.version))
+        .bind(phase)
+        .bind(wait_kind)
+        .bind(wait_name)
+        .bind(wait_until)
+        .bind(wait_holder)
+        .bind(conclusion(state))
+        .bind(columns.status)
+        .bind(columns.started_at)
+        .bind(columns.ended_at)
+        .bind(serde_json::to_string(state)?)
+        .bind(run_parts::STATE_VERSION))
 }
 
 /// Replaces the version before, where its row has the form `state_version`.
@@ -365,6 +401,13 @@ impl<'a> Columns<'a> {
     }
 }
 
+fn conclusion(state: &RunState) -> Option<&'static str> {
+    match &state.phase {
+        RunPhase::Planning | RunPhase::Waiting { .. } | RunPhase::Active => None,
+        RunPhase::Finalizing { end } | RunPhase::Done { end, .. } => Some(end.conclusion.as_str()),
+    }
+}
+
 /// A ref's short name, without `refs/` for refs that are neither branches nor tags.
 fn short(reference: &str) -> &str {
     let name = git_ref::short_name(reference);
@@ -379,10 +422,6 @@ trait BindAll: Sized {
 impl BindAll for Query {
     fn bind_all(self, state: &RunState) -> Result<Self, StoreError> {
         let (wait_kind, wait_name, wait_until, wait_holder) = waiting(state);
-        let conclusion = match &state.phase {
-            RunPhase::Planning | RunPhase::Waiting { .. } | RunPhase::Active => None,
-            RunPhase::Finalizing { end } | RunPhase::Done { end, .. } => Some(end.conclusion.as_str()),
-        };
         let phase: &str = PhaseName::of(&state.phase).into();
         let (visibility, readers) = match &state.visibility {
             Visibility::Public => ("public", String::new()),
@@ -396,7 +435,7 @@ impl BindAll for Query {
             .bind(wait_kind)
             .bind(wait_name)
             .bind(wait_until)
-            .bind(conclusion)
+            .bind(conclusion(state))
             .bind(visibility)
             .bind(readers)
             .bind(integer(state.expires_at))

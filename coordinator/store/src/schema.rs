@@ -36,10 +36,14 @@ const SHARED: &[&str] = &[
     include_str!("../migrations/0018_services.sql"),
     include_str!("../migrations/0019_test_reports.sql"),
     include_str!("../migrations/0020_pull_requests.sql"),
+    include_str!("../migrations/0021_narrow_indexes.sql"),
 ];
 
-/// What SQLite files of earlier versions carry over after a shared script, by its number.
-const SQLITE_CARRIED: &[(u64, &str)] = &[(8, include_str!("../migrations/0008_leases_carried.sql"))];
+/// What SQLite files do besides after a shared script, by its number.
+const SQLITE_CARRIED: &[(u64, &str)] = &[
+    (8, include_str!("../migrations/0008_leases_carried.sql")),
+    (21, include_str!("../migrations/0021_narrow_tables.sql")),
+];
 
 /// Key of the advisory lock under which a PostgreSQL database is migrated.
 const MIGRATION_LOCK: i64 = 0x6c6f_6e67_736d;

@@ -5,7 +5,7 @@
 //! longer delete it, so a timer that is armed anew is never lost.
 
 use serde::{Serialize, de::DeserializeOwned};
-use strum::{EnumString, IntoStaticStr};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use domain::id::RunId;
 
@@ -18,7 +18,7 @@ use super::{
 type Found<T> = Result<T, StoreError>;
 
 /// What a row of work is for. Each kind has one handler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, EnumString)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, EnumString, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum WorkKind {
     /// Fetch and plan a run.
@@ -252,8 +252,13 @@ impl Store {
 
     /// When the next row becomes due after `now`. Rows due before are claimed already, or wait for a free hand.
     pub async fn next_work_due(&self, now: Millis) -> Found<Option<Millis>> {
-        let statement = query_scalar("SELECT due FROM work WHERE due > $1 ORDER BY due LIMIT 1");
-        let due: Option<i64> = statement.bind(integer(now)).fetch_optional(&self.readers).await?;
+        // Of each kind the index has the first one at hand.
+        let of_kind = |kind: &WorkKind| {
+            format!("SELECT min(due) AS due FROM work WHERE kind = '{kind}' AND due > $1", kind = kind.as_str())
+        };
+        let firsts: Vec<String> = WorkKind::VARIANTS.iter().map(of_kind).collect();
+        let statement = query_scalar(format!("SELECT min(due) FROM ({}) AS firsts", firsts.join(" UNION ALL ")));
+        let due: Option<i64> = statement.bind(integer(now)).fetch_one(&self.readers).await?;
         Ok(due.map(i64::unsigned_abs))
     }
 
