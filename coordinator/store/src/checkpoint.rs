@@ -14,8 +14,9 @@ use rusqlite::{Connection, hooks::Wal};
 
 use super::{StoreError, sqlite};
 
-/// Pages that the log grows by until they are copied (16 MiB): one that was written many times is copied once.
-const PORTION: i32 = 4_000;
+/// Pages that the log grows by until they are copied (4 MiB): one that was written many times is copied once. What is copied
+/// is brought to the disk at once, and commits wait for that: more pages would be a longer wait.
+const PORTION: i32 = 1_000;
 /// Pages beyond which the log is to begin anew (128 MiB). It does so when all of it is copied; under a steady load some page
 /// is always new, so the writer copies the last ones itself.
 const LONGEST: i32 = 32_000;
