@@ -9,6 +9,8 @@ mod definition;
 mod list;
 #[path = "browser/live_log.rs"]
 mod live_log;
+#[path = "browser/matrix.rs"]
+mod matrix;
 #[path = "browser/private.rs"]
 mod private;
 #[path = "browser/start.rs"]

@@ -28,7 +28,8 @@ pub(crate) struct Args {
     /// Only the jobs that failed or were cancelled, with what depends on them
     #[arg(long, conflicts_with = "job")]
     failed: bool,
-    /// Only this job, by its name or its id in the workflow, with all legs of its matrix and what depends on it
+    /// Only this job, by its name or its id in the workflow, with what depends on it. The name of one leg of a matrix, as
+    /// `show` prints it, means that leg; the id means all of them
     #[arg(long, value_name = "NAME")]
     job: Option<String>,
     /// Go on without this secret; a job that uses it is refused. May be repeated
@@ -97,11 +98,14 @@ impl Args {
     }
 }
 
-/// The id of the job that is printed with a name; what no job is called stays as it is.
+/// What a rerun calls the job, or the leg, that is printed with a name; what no job is called stays as it is.
 fn id_of(earlier: &Value, name: &str) -> String {
     let jobs = earlier["jobs"].as_array().into_iter().flatten();
-    let key = jobs.filter(|job| job["name"] == name).find_map(|job| job["key"].as_str());
-    key.and_then(|key| key.split('/').next()).unwrap_or(name).to_owned()
+    let Some(job) = jobs.into_iter().find(|job| job["name"] == name) else { return name.to_owned() };
+    let key = job["key"].as_str().unwrap_or(name);
+    // An older coordinator does not know of legs.
+    let id = job["rerun"].as_str().or_else(|| key.split('/').next());
+    id.unwrap_or(name).to_owned()
 }
 
 #[cfg(test)]
@@ -113,12 +117,15 @@ mod tests {
     #[test]
     fn a_job_is_run_again_by_its_name_its_id_or_a_leg_of_it() {
         let run = json!({"jobs": [
-            {"key": "build", "name": "Build it"}, {"key": "test/1", "name": "test (us, 1)"}, {"key": "d/0/push", "name": "Deploy / push"},
+            {"key": "build", "name": "Build it", "rerun": "build"}, {"key": "test/1", "name": "test (us, 1)", "rerun": "test/1"},
+            {"key": "d/0/push", "name": "Deploy / push", "rerun": "d"}, {"key": "old/1", "name": "old (1)"},
         ]});
         for (name, id) in [
             ("Build it", "build"),
             ("build", "build"),
-            ("test (us, 1)", "test"),
+            ("test (us, 1)", "test/1"),
+            ("test", "test"),
+            ("old (1)", "old"),
             ("Deploy / push", "d"),
             ("nope", "nope"),
         ] {

@@ -6,6 +6,12 @@ export const freshPage = async () => {
   return answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
 };
 
+// What somebody unfolded stays so in what takes its place.
+export const keepOpen = (old, fresh) => {
+  const open = new Set([...old.querySelectorAll("details[open]")].map((one) => one.dataset.key));
+  for (const details of fresh.querySelectorAll("details")) if (open.has(details.dataset.key)) details.open = true;
+};
+
 // The tab tells how it stands.
 export const showTab = (page) => {
   document.title = page.title;

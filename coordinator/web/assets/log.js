@@ -2,7 +2,7 @@
 // are heads that fold.
 import { make } from "./dom.js";
 import { logBar } from "./log_bar.js";
-import { coalesced, freshPage, showTab } from "./fresh.js";
+import { coalesced, freshPage, keepOpen, showTab } from "./fresh.js";
 import { folds as folding } from "./log_folds.js";
 import { END, GROUP, lineRow, stepHead } from "./log_row.js";
 import { follow, json } from "./stream.js";
@@ -263,6 +263,7 @@ export const liveLog = async (log) => {
     const page = await freshPage();
     const fresh = page?.getElementById("log");
     if (!fresh) return;
+    keepOpen(document.querySelector("aside"), page.querySelector("aside"));
     for (const part of ["aside", ".log-title", ".log-facts"]) document.querySelector(part).replaceWith(page.querySelector(part));
     document.getElementById("job-actions").toggleAttribute("data-live", "runLive" in fresh.dataset);
     document.dispatchEvent(new Event("refreshed"));

@@ -118,9 +118,16 @@ const scopes = (from) => {
     select.append(make("option", { value: "failed" }, "Failed jobs and the jobs that depend on them"));
   }
   select.append(make("option", { value: "all" }, "All jobs"));
-  for (const id of new Set(from.jobs.map((job) => job.key.split("/")[0]))) {
-    select.append(make("option", { value: "job " + id }, "Job " + id + " and the jobs that depend on it"));
+  const one = make("optgroup", { label: "One job, and the jobs that depend on it" });
+  const known = new Set();
+  for (const job of from.jobs) {
+    const id = job.key.split("/")[0];
+    const isLeg = job.matrix && job.rerun === job.key;
+    if (!known.has(id)) one.append(make("option", { value: "job " + id }, isLeg ? "All legs of " + id : job.key === id ? job.name : id));
+    known.add(id);
+    if (isLeg) one.append(make("option", { value: "job " + job.rerun }, job.name));
   }
+  select.append(one);
   return select;
 };
 

@@ -1,6 +1,6 @@
 // A run, kept up to date: whenever it changed, the server's own page is fetched and its parts are put in place.
 import { copyButtons } from "./copy.js";
-import { coalesced, freshPage, showTab } from "./fresh.js";
+import { coalesced, freshPage, keepOpen, showTab } from "./fresh.js";
 import { paintLines } from "./log_row.js";
 import { follow } from "./stream.js";
 
@@ -18,12 +18,7 @@ export const liveRun = (run) => {
   });
 
   const put = (fresh) => {
-    const open = new Set([...run.querySelectorAll("details[open]")].map((one) => one.dataset.key));
-    const closed = new Set([...run.querySelectorAll("details:not([open])")].map((one) => one.dataset.key));
-    for (const details of fresh.querySelectorAll("details")) {
-      if (open.has(details.dataset.key)) details.open = true;
-      else if (closed.has(details.dataset.key) && !details.open) details.open = false;
-    }
+    keepOpen(run, fresh);
     const held = document.activeElement;
     const focused = held?.closest("details")?.dataset.key;
     const actions = run.querySelector("#actions");

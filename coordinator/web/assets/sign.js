@@ -152,8 +152,15 @@ const runActions = (run) => {
     again.hidden = "live" in run.dataset;
     if (cancel.hidden && told.textContent === ending) told.textContent = "";
   };
+  const single = () => run.querySelectorAll("[data-again]:empty").forEach((one) => {
+    const said = make("span", { role: "status" });
+    const start = asked("Run this job again", async () => makeRun(await json("/api/runs/" + run.dataset.run), one.dataset.again), said);
+    start.classList.add("plain");
+    one.append(start, said);
+  });
   arrange();
-  run.addEventListener("refreshed", arrange);
+  single();
+  run.addEventListener("refreshed", () => { arrange(); single(); });
   place.append(cancel, again, told);
   reviews(run);
 };

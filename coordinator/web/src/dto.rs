@@ -208,6 +208,11 @@ pub(super) struct JobView {
     #[schema(value_type = String)]
     pub(super) key: JobKey,
     pub(super) name: String,
+    /// What a rerun calls it: its key where it is a leg of a matrix, otherwise the id of the job of the run's own file
+    /// that it belongs to.
+    pub(super) rerun: String,
+    /// What the legs of one matrix have in common; none where it is the only one.
+    pub(super) matrix: Option<String>,
     /// `blocked`, `held`, `waiting`, `queued`, `running`, `cancelling`, `done`.
     pub(super) phase: &'static str,
     pub(super) waits: Option<String>,
@@ -485,9 +490,15 @@ impl JobView {
         };
         let last = job.attempts.last();
         let started_at = last.and_then(|attempt| attempt.begun_at);
+        let (whole, leg) = (key.as_str(), key.as_str().rsplit_once('/'));
+        let matrix = leg.filter(|_| job.cell.total > 1).map(|(matrix, _)| matrix.to_owned());
+        let is_own_leg = matrix.is_some() && job.parent_call.is_empty();
+        let rerun = if is_own_leg { whole } else { whole.split('/').next().unwrap_or(whole) }.to_owned();
         let mut view = Self {
             key,
             name: job.name,
+            rerun,
+            matrix,
             phase,
             waits,
             conclusion,

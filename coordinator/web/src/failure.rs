@@ -27,6 +27,8 @@ pub(super) struct Failure {
     /// Its position in the run's list.
     pub(super) index: usize,
     pub(super) job: String,
+    /// What a rerun calls it.
+    pub(super) rerun: String,
     /// The step that failed; none where the job did not get so far.
     pub(super) step: Option<String>,
     pub(super) exit_code: Option<i32>,
@@ -66,6 +68,7 @@ async fn failure(web: &Web, run: &RunView, index: usize, job: &JobView) -> Resul
     let mut failure = Failure {
         index,
         job: job.name.clone(),
+        rerun: job.rerun.clone(),
         step: step.map(|step| step_name(&step.name).to_owned()),
         exit_code: step.and_then(|step| step.exit_code).filter(|code| *code != 0),
         why: job.why.clone().filter(|_| !is_step || step.is_none()),

@@ -269,7 +269,7 @@ pub(super) fn took(job: &Job, now: Millis) -> Option<Millis> {
 }
 
 /// The state of several jobs is that of the first in this order.
-fn rank(word: &str) -> usize {
+pub(super) fn rank(word: &str) -> usize {
     const ORDER: [&str; 12] = [
         "failure",
         "cancelling",

@@ -25,6 +25,7 @@ mod hooks;
 mod html;
 mod http_port;
 mod job_details;
+mod job_list;
 mod links;
 mod live;
 mod log_lines;

@@ -131,11 +131,6 @@ impl Log<'_> {
         self.shown.exit_code.filter(|code| *code != 0)
     }
 
-    /// Id of the job in its file, by which a rerun names it.
-    fn job_id(&self) -> &str {
-        self.job.as_str().split('/').next().unwrap_or_default()
-    }
-
     /// Name of the file that its text is kept as.
     fn file_name(&self) -> String {
         let plain = |letter: char| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' };

@@ -392,8 +392,7 @@ impl JobView {
 
     /// How long it ran, or runs.
     pub(super) fn took(&self, now: &Millis) -> Option<String> {
-        let ended = if self.conclusion.is_some() { self.ended_at? } else { *now };
-        Some(span(ended.saturating_sub(self.started_at?)))
+        self.length(*now).map(span)
     }
 
     /// Whether its details are open from the start.

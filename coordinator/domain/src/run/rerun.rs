@@ -27,7 +27,7 @@ pub enum RerunScope {
     All,
     /// Those that failed or were cancelled.
     Failed,
-    /// One, by its id in the workflow.
+    /// One, by its id in the workflow; or one leg of its matrix, by the leg's key in the earlier run.
     One(String),
 }
 
@@ -96,14 +96,17 @@ impl RunState {
                 }
                 failed
             }
-            (RerunScope::One(id), plan) => match plan.and_then(|plan| plan.jobs.get_key_value(id)) {
-                Some((id, _)) => BTreeSet::from([id.as_str()]),
-                None => {
-                    let known: Vec<&str> =
-                        plan.into_iter().flat_map(|plan| plan.jobs.keys()).map(String::as_str).collect();
-                    return Err(format!("run {serial} has no job \"{id}\"; its jobs are: {}", known.join(", ")));
+            (RerunScope::One(asked), plan) => {
+                let id = self.leg(jobs).map_or(asked.as_str(), |(_, leg)| leg.id.as_str());
+                match plan.and_then(|plan| plan.jobs.get_key_value(id)) {
+                    Some((id, _)) => BTreeSet::from([id.as_str()]),
+                    None => {
+                        let known: Vec<&str> =
+                            plan.into_iter().flat_map(|plan| plan.jobs.keys()).map(String::as_str).collect();
+                        return Err(format!("run {serial} has no job \"{id}\"; its jobs are: {}", known.join(", ")));
+                    }
                 }
-            },
+            }
         };
         let again = plan.map(|plan| with_dependents(plan, first)).unwrap_or_default();
         let reused = match again.is_empty() {
@@ -138,22 +141,30 @@ impl RunState {
         cells.peek().is_some() && cells.all(|job| job.passed())
     }
 
-    /// Jobs that keep their result: those outside of the set, and of a matrix that failed the cells that did not.
+    /// The leg of a matrix of the run's own file that is to run again, where one is named.
+    fn leg(&self, jobs: &RerunScope) -> Option<(&JobKey, &Job)> {
+        let RerunScope::One(asked) = jobs else { return None };
+        let (key, job) = self.jobs.get_key_value(&JobKey::from(asked.as_str()))?;
+        (job.cell.total > 1 && job.parent_call.is_empty()).then_some((key, job.as_ref()))
+    }
+
+    /// Jobs that keep their result: those outside of the set, of a matrix that failed the cells that did not, and all
+    /// other legs than one that is named.
     fn reused(&self, jobs: &RerunScope, again: &BTreeSet<&str>) -> IndexMap<JobKey, Job> {
+        let named = self.leg(jobs).map(|(key, _)| key);
         let needs_anew = |job: &Job| {
             let plan = self.planned.as_ref().map(|planned| &planned.plan);
             let needs = plan.and_then(|plan| plan.jobs.get(&job.id)).map(|job| job.needs.as_slice());
             needs.unwrap_or_default().iter().any(|need| again.contains(need.as_str()))
         };
-        let kept = |job: &Job| match again.contains(root_id(&job.id)) {
-            true => {
-                *jobs == RerunScope::Failed
-                    && job.parent_call.is_empty()
-                    && job.cell.total > 1
-                    && job.passed()
-                    && !needs_anew(job)
-            }
-            false => true,
+        let is_kept_leg = |key: &JobKey, job: &Job| match jobs {
+            RerunScope::All => false,
+            RerunScope::Failed => job.passed(),
+            RerunScope::One(_) => named.is_some_and(|named| named != key),
+        };
+        let kept = |key: &JobKey, job: &Job| {
+            let is_leg = job.parent_call.is_empty() && job.cell.total > 1;
+            !again.contains(root_id(&job.id)) || (is_leg && is_kept_leg(key, job) && !needs_anew(job))
         };
         let here = ReusedJob { run: self.id.clone(), serial: self.serial };
         let carry = |job: &Job| Job {
@@ -163,7 +174,7 @@ impl RunState {
             ..job.clone()
         };
         let ended = self.jobs.iter().filter(|(_, job)| matches!(job.phase, JobPhase::Done { .. }));
-        ended.filter(|(_, job)| kept(job)).map(|(key, job)| (key.clone(), carry(job))).collect()
+        ended.filter(|(key, job)| kept(key, job)).map(|(key, job)| (key.clone(), carry(job))).collect()
     }
 }
 

@@ -90,6 +90,26 @@ fn one_job_runs_with_what_depends_on_it_and_sees_the_outputs_of_the_others() {
 }
 
 #[test]
+fn one_leg_of_a_matrix_runs_with_what_depends_on_it_and_the_other_legs_keep_their_results() {
+    let mut run = again(&earlier(), pipeline(), &RerunScope::One("test/0".into()));
+    assert_eq!(run.jobs(), "build=success test/0=queued test/1=failure deploy=blocked lint=success");
+    run.run("test/0", Success);
+    assert_eq!(run.jobs(), "build=success test/0=success test/1=failure deploy=skipped lint=success");
+    assert_eq!(run.ended(), "failure 3");
+    let mut run = again(&earlier(), pipeline(), &RerunScope::One("test/1".into()));
+    run.run("test/1", Success);
+    run.run("deploy", Success);
+    assert_eq!(run.ended(), "success 0");
+    // A matrix that fails fast: its other leg was cancelled, and is not run for that.
+    let fast = || vec![("test", cells(&[], json!({"x": [1, 2]})))];
+    let mut first = TestRun::with(fast());
+    first.run("test/0", Failure);
+    first.apply(RunEvent::LogFinalized { log: FinalizedLog::default() }).unwrap();
+    let run = again(&first.state, fast(), &RerunScope::One("test/0".into()));
+    assert_eq!(run.jobs(), "test/0=queued test/1=cancelled");
+}
+
+#[test]
 fn a_failure_that_is_carried_over_is_still_a_failure() {
     let mut run = again(&earlier(), pipeline(), &RerunScope::One("lint".into()));
     run.run("lint", Success);
