@@ -263,6 +263,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_progress_bar_is_one_line_in_its_last_state_however_long_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::new(folder.path());
+        let mut records = vec![printed(LogStream::Stdout, "windows\r"), printed(LogStream::Stdout, "\nbegin 0%\r")];
+        // More than a line may have, and a state that is cut anywhere.
+        records.extend((0..20_000).map(|step| printed(LogStream::Stderr, &format!("\r{step} of 20000"))));
+        records.extend([
+            printed(LogStream::Stdout, "begin 50%\rbegin 1"),
+            printed(LogStream::Stdout, "00%\ncleared\r\u{1b}[Kafter\n"),
+            printed(LogStream::Stderr, "\nstays\r"),
+        ]);
+        write(&logs, 0, &records).await;
+        let range = logs.lines(&"run".into(), &"job".into(), 1, true, (1, 100)).await.unwrap();
+        let texts: Vec<_> = range.lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, ["windows", "begin 100%", "\u{1b}[Kafter", "19999 of 20000", "stays"]);
+        assert_eq!(range.total, 5);
+    }
+
+    #[tokio::test]
     async fn a_growing_log_keeps_its_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::new(folder.path());

@@ -1,10 +1,15 @@
 //! The complete log as plain text: every attempt, a time before every line. Pure.
 
+use std::borrow::Cow;
+
 use proto::worker::{LogRecord, LogStream};
 
 use domain::id::JobKey;
 
-use super::{concurrent::ConcurrentSteps, steps::Joiners};
+use super::{
+    concurrent::ConcurrentSteps,
+    steps::{Joiners, returned},
+};
 
 /// Renders the records of one attempt as they come. Colours are kept as printed.
 #[derive(Debug, Default)]
@@ -37,7 +42,9 @@ impl PlainTextWriter {
                 (Some(mark), LogStream::Mark) => line(record.time_ms, &format!("---- {}", mark.name)),
                 _ => {
                     let name = concurrent.name(record.step);
-                    joiners.push(record, |time_ms, content| line(time_ms, &with_step(name, content)));
+                    joiners.push(record, |time_ms, content| {
+                        returned(&content).for_each(|part| line(time_ms, &with_step(name, part)));
+                    });
                 }
             }
         }
@@ -48,17 +55,19 @@ impl PlainTextWriter {
     pub(super) fn finish(&mut self) -> String {
         let mut text = String::new();
         let Self { joiners, concurrent, stamp } = self;
-        joiners
-            .flush(|step, time_ms, content| stamp.line(&mut text, time_ms, &with_step(concurrent.name(step), content)));
+        joiners.flush(|step, time_ms, content| {
+            let name = concurrent.name(step);
+            returned(&content).for_each(|part| stamp.line(&mut text, time_ms, &with_step(name, part)));
+        });
         text
     }
 }
 
 /// A line, preceded by its step where several run at the same time.
-fn with_step(step: Option<&str>, line: String) -> String {
+fn with_step<'a>(step: Option<&str>, line: &'a str) -> Cow<'a, str> {
     match step {
-        Some(step) => format!("[{step}] {line}"),
-        None => line,
+        Some(step) => format!("[{step}] {line}").into(),
+        None => line.into(),
     }
 }
 

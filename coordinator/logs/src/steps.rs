@@ -96,7 +96,7 @@ impl Printed {
     pub(super) fn into_steps(mut self) -> Vec<Step> {
         for step in &mut self.steps {
             let lines = &mut step.lines;
-            step.joiner.flush(|_, line| lines.push(line, self.room));
+            step.joiner.flush(|_, text| returned(&text).for_each(|line| lines.push(line.to_owned(), self.room)));
         }
         self.steps
     }
@@ -124,7 +124,8 @@ impl Printed {
                 with(steps, position, record, &unnamed(record.step), |step| {
                     step.last_ms = record.time_ms;
                     let lines = &mut step.lines;
-                    step.joiner.push(record, |_, line| lines.push(line, room));
+                    step.joiner
+                        .push(record, |_, text| returned(&text).for_each(|line| lines.push(line.to_owned(), room)));
                 });
             }
         }
@@ -259,7 +260,8 @@ struct Partial {
 }
 
 impl Joiner {
-    /// Gives each line that this piece completes, with the time its first byte was printed.
+    /// Gives each line that this piece completes, with the time its first byte was printed. Carriage returns inside of it
+    /// stay: see [`returned`] and [`last_state`].
     pub(super) fn push(&mut self, record: &LogRecord, mut emit: impl FnMut(u64, String)) {
         let [stdout, stderr, notice] = &mut self.0;
         let partial = match record.stream() {
@@ -274,6 +276,17 @@ impl Joiner {
             partial.bytes.extend_from_slice(piece);
             if piece.ends_with(b"\n") || partial.bytes.len() >= LONGEST {
                 partial.end(&mut emit);
+            }
+        }
+    }
+
+    /// Forgets what was overwritten of lines that have no end yet.
+    fn forget_overwritten(&mut self) {
+        for partial in &mut self.0 {
+            // What follows the last one overwrites; one at the end may belong to a line end.
+            let Some((_, before)) = partial.bytes.split_last() else { continue };
+            if let Some(at) = before.iter().rposition(|byte| *byte == b'\r') {
+                partial.bytes.drain(..=at);
             }
         }
     }
@@ -305,6 +318,11 @@ impl Joiners {
         }
     }
 
+    /// For lines that are shown in their last state: what was overwritten needs no room.
+    pub(super) fn forget_overwritten(&mut self, step: i32) {
+        self.0.get_mut(&step).into_iter().for_each(Joiner::forget_overwritten);
+    }
+
     /// As [`Joiner::pending`].
     pub(super) fn pending(&self) -> usize {
         self.0.values().map(Joiner::pending).sum()
@@ -319,15 +337,23 @@ impl Joiners {
 }
 
 impl Partial {
-    /// A carriage return inside is a line end of its own: progress bars become lines.
     fn end(&mut self, emit: &mut impl FnMut(u64, String)) {
         let text = String::from_utf8_lossy(&self.bytes);
         let text = text.strip_suffix('\n').unwrap_or(&text).trim_end_matches('\r');
-        for line in text.split('\r') {
-            emit(self.since_ms, line.to_owned());
-        }
+        emit(self.since_ms, text.to_owned());
         self.bytes.clear();
     }
+}
+
+/// The lines of a text in which a carriage return is a line end of its own, as in the log that the runner of GitHub keeps:
+/// a progress bar is as many lines as it had states.
+pub(super) fn returned(text: &str) -> std::str::Split<'_, char> {
+    text.split('\r')
+}
+
+/// What a terminal shows of a line in the end: what was printed after its last carriage return.
+pub(super) fn last_state(text: &str) -> &str {
+    text.rsplit('\r').next().unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -10,7 +10,12 @@ use proto::worker::{LogRecord, LogStream};
 use serde::{Deserialize, Serialize};
 
 use super::{NumberedLine, step_mark::StepMark};
-use crate::{concurrent::ConcurrentSteps, record, steps::Joiners, tail};
+use crate::{
+    concurrent::ConcurrentSteps,
+    record,
+    steps::{Joiners, last_state},
+    tail,
+};
 
 /// Most bytes of one line's text.
 pub(super) const LONGEST: usize = 32 << 10;
@@ -73,7 +78,12 @@ impl LogScan {
             }
             _ => {
                 let within = concurrent.name(record.step);
-                joiners.push(record, |time_ms, text| line(time_ms, text, None, within.map(str::to_owned)));
+                joiners.push(record, |time_ms, text| {
+                    line(time_ms, last_state(&text).to_owned(), None, within.map(str::to_owned));
+                });
+                if record.text.contains(&b'\r') {
+                    joiners.forget_overwritten(record.step);
+                }
             }
         }
     }
@@ -88,7 +98,7 @@ impl LogScan {
                 time_ms,
                 step,
                 stream: "stdout",
-                text: cut(text),
+                text: cut(last_state(&text).to_owned()),
                 ended: None,
                 within: concurrent.name(step).map(str::to_owned),
             });
@@ -168,5 +178,6 @@ async fn write(stored: &Path, points: &[IndexPoint]) -> anyhow::Result<()> {
 }
 
 fn index_path(path: &Path) -> PathBuf {
-    path.with_extension("lines")
+    // Another name than that of earlier versions, which counted other lines.
+    path.with_extension("index")
 }
