@@ -297,18 +297,22 @@ impl Job {
         }
     }
 
-    /// Everything after the last step. The log ends here, so its last mark tells the job's conclusion.
+    /// Everything after the last step. Where a step failed, this did not: only what failed the job beside its steps is a
+    /// failure here.
     async fn complete(&mut self, machine: Option<Arc<dyn Machine>>, report: &mut JobReport) {
         let began = Instant::now();
         self.log.begin(STEP_CLEANUP, "Complete job").await;
         if let Some(machine) = machine {
             machine.destroy().await;
         }
-        if let Some(reason) = report.reason.as_ref().filter(|reason| !matches!(reason, Reason::Step)) {
-            self.log.notice(STEP_CLEANUP, &format!("##[error]{reason}")).await;
-        }
-        let word = report.conclusion.as_str();
-        self.log.notice(STEP_CLEANUP, &format!("Job {word}")).await;
+        let word = match report.reason.as_ref().filter(|reason| !matches!(reason, Reason::Step)) {
+            Some(reason) => {
+                self.log.notice(STEP_CLEANUP, &format!("##[error]{reason}")).await;
+                report.conclusion.as_str()
+            }
+            None => Conclusion::Success.as_str(),
+        };
+        self.log.notice(STEP_CLEANUP, &format!("Job {}", report.conclusion.as_str())).await;
         self.log.end_of(STEP_CLEANUP, "Complete job", word, word, began.elapsed()).await;
         if let Err(error) = self.log.end().await {
             report.conclusion = Conclusion::Failure;

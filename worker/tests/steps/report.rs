@@ -67,6 +67,9 @@ jobs:
             ("Complete job", true),
         ]
     );
+    let ends = outcome.records.iter().filter_map(|record| record.mark.as_ref()).filter(|mark| mark.ended);
+    let ends: Vec<_> = ends.map(|mark| mark.conclusion.as_str()).collect();
+    assert_eq!(ends, ["success", "failure", "success"], "what failed is the step alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
