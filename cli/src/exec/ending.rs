@@ -58,8 +58,9 @@ pub(super) fn is_failed(job: &Job) -> bool {
     matches!(&job.phase, JobPhase::Done { conclusion: Conclusion::Failure, .. }) && !job.tolerated
 }
 
-/// A job with its annotations and summary. Where a tree shows the jobs, only one that said something is named again.
-pub(super) fn job(job: &Job, report: Option<&JobReport>, in_tree: bool) -> String {
+/// A job with why it was skipped, its annotations and summary. Where a tree shows the jobs, only one that said something
+/// is named again.
+pub(super) fn job(job: &Job, why: Option<&str>, report: Option<&JobReport>, in_tree: bool) -> String {
     let JobPhase::Done { conclusion, reason, .. } = &job.phase else { return String::new() };
     let remarks = report.map(remarks).unwrap_or_default();
     if in_tree && remarks.is_empty() {
@@ -72,6 +73,8 @@ pub(super) fn job(job: &Job, report: Option<&JobReport>, in_tree: bool) -> Strin
     }
     if let Some(reason) = reason.as_ref().filter(|reason| **reason != Reason::Step) {
         text.push_str(&format!(" ({})", printable(&reason.to_string())));
+    } else if let Some(why) = why {
+        text.push_str(&format!(": {}", printable(why)));
     }
     format!("{text}\n{remarks}")
 }
@@ -178,11 +181,14 @@ mod tests {
         said.summary = "# Done\n".into();
         let ended = job_that(Conclusion::Success, None);
         let remarks = "  warning: a.rs:3: Careful: take care\n    of it\n  | # Done\n";
-        assert_eq!(plain(&job(&ended, Some(&said), false)), format!("✓ test (us, 1) 3.4 s\n{remarks}"));
-        assert_eq!(plain(&job(&ended, Some(&said), true)), format!("✓ test (us, 1) 3.4 s\n{remarks}"));
-        assert_eq!(plain(&job(&ended, Some(&report(&[])), true)), "");
+        assert_eq!(plain(&job(&ended, None, Some(&said), false)), format!("✓ test (us, 1) 3.4 s\n{remarks}"));
+        assert_eq!(plain(&job(&ended, None, Some(&said), true)), format!("✓ test (us, 1) 3.4 s\n{remarks}"));
+        assert_eq!(plain(&job(&ended, None, Some(&report(&[])), true)), "");
         let skipped = job_that(Conclusion::Skipped, Some(Reason::Timeout));
-        assert_eq!(plain(&job(&skipped, None, false)), format!("– test (us, 1) ({})\n", Reason::Timeout));
+        assert_eq!(plain(&job(&skipped, None, None, false)), format!("– test (us, 1) ({})\n", Reason::Timeout));
+        let skipped = job_that(Conclusion::Skipped, None);
+        let why = Some("skipped: build failed");
+        assert_eq!(plain(&job(&skipped, why, None, false)), "– test (us, 1): skipped: build failed\n");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use console::strip_ansi_codes;
 use domain::id::JobKey;
-use domain::run::{JobPhase, RunPhase, RunState};
+use domain::run::{JobPhase, RunPhase, RunState, explain_job};
 use logs::concurrent::ConcurrentSteps;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -189,7 +189,8 @@ impl RunReport {
         };
         let mut text = String::new();
         for (key, job) in &state.jobs {
-            text.push_str(&ending::job(job, reports.get(key).map(AsRef::as_ref), logs.view.is_tree()));
+            let why = explain_job(state, key);
+            text.push_str(&ending::job(job, why.as_deref(), reports.get(key).map(AsRef::as_ref), logs.view.is_tree()));
         }
         let failed: Vec<_> = state.jobs.iter().filter(|(_, job)| ending::is_failed(job)).collect();
         for (key, job) in failed.iter().take(ending::SHOWN) {

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, sync::Arc, time::Duration};
 
-use ::domain::run::{Job, JobPhase, RunState, WaitCondition};
+use ::domain::run::{Job, JobPhase, RunState, WaitCondition, explain_job};
 use parking_lot::Mutex;
 
 use crate::clock::now_ms;
@@ -80,6 +80,8 @@ impl View {
                     screen.tree.restart(key.as_str());
                 }
                 let (mark, note) = job_mark(job);
+                let left_out = (mark == StatusMark::Skipped && note.is_empty()).then(|| explain_job(state, key));
+                let note = left_out.flatten().unwrap_or(note);
                 screen.tree.job(key.as_str(), &job.name, mark, &note, now_ms());
             }
         });

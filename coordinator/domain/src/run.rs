@@ -26,6 +26,7 @@ mod rerun;
 mod retry;
 mod stored_values;
 mod transition;
+mod why;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -57,6 +58,7 @@ pub use origin::{NostrOrigin, OriginEvent, RequestOrigin, TriggerOrigin};
 pub use pull_request::TriggeringPullRequest;
 pub use rerun::{Rerun, RerunRequest, RerunScope, ReusedJob};
 pub use stored_values::{StoredValues, WantedValues, overlaid};
+pub use why::explain_job;
 
 /// Bytes of all outputs that the jobs of one run may hand to other jobs, names and values together (GitHub docs,
 /// "Defining outputs for jobs").

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use workflow::dialect::outline::InputOutline;
 use workflow::plan::{Annotation, Conclusion, Environment, JobReport, Reason};
 
-use super::{job_details::JobDetails, log_text::straight, people, test_reports::TestReportView, time, why};
+use super::{job_details::JobDetails, log_text::straight, people, test_reports::TestReportView, time};
 use domain::id::{BlobHash, JobKey, RunId};
 use domain::run::{
     self, ApprovalGate, ApprovalVerdict, AttemptRecord, DefinitionOverride, Job, JobPhase, Millis, RequestOrigin,
@@ -350,7 +350,7 @@ impl RunView {
         let held_back = state.held_back().map(wait);
         let waits = matches!(state.phase, RunPhase::Waiting { on: WaitCondition::Approval { .. } });
         let approval = state.gate.as_ref().and_then(|gate| ApprovalView::new(String::new(), gate, waits));
-        let whys: Vec<_> = state.jobs.keys().map(|key| why::job(&state, key)).collect();
+        let whys: Vec<_> = state.jobs.keys().map(|key| run::explain_job(&state, key)).collect();
         let request = Arc::unwrap_or_clone(state.request);
         let (run_event, job_event, publisher) = match request.origin {
             RequestOrigin::Nostr(origin) => {

@@ -53,7 +53,6 @@ mod test_reports;
 mod time;
 mod timing;
 mod transfer_limits;
-mod why;
 
 use std::{
     collections::{BTreeMap, HashMap},

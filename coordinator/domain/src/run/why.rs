@@ -2,16 +2,16 @@
 
 use workflow::plan::Conclusion;
 
-use domain::id::JobKey;
-use domain::run::{Job, JobPhase, RunState};
+use super::{Job, JobPhase, RunState};
+use crate::id::JobKey;
 
 /// Functions by which a condition can hold although a needed job did not succeed.
 const STATUS: [&str; 3] = ["always()", "failure()", "cancelled()"];
 /// Most names in one sentence.
 const NAMED: usize = 5;
 
-/// Why a job without a reason of its own has not begun, or was skipped.
-pub(super) fn job(state: &RunState, key: &JobKey) -> Option<String> {
+/// Why a job without a reason of its own has not begun, or was skipped, as a sentence for people.
+pub fn explain_job(state: &RunState, key: &JobKey) -> Option<String> {
     let job = state.jobs.get(key)?;
     match &job.phase {
         JobPhase::Blocked => Some(blocked(state, key)),
@@ -67,7 +67,7 @@ fn listed(names: &[String]) -> String {
 mod tests {
     use workflow::plan::Conclusion;
 
-    use domain::run::{
+    use super::super::{
         RunEvent,
         testing::{TestRun, job, job_if},
     };
@@ -97,6 +97,6 @@ mod tests {
     }
 
     fn job_why(run: &TestRun, key: &str) -> Option<String> {
-        super::job(&run.state, &key.into())
+        super::explain_job(&run.state, &key.into())
     }
 }
