@@ -3,6 +3,8 @@
 
 #[path = "browser/approve.rs"]
 mod approve;
+#[path = "browser/dark.rs"]
+mod dark;
 #[path = "browser/definition.rs"]
 mod definition;
 #[path = "browser/list.rs"]
@@ -189,6 +191,12 @@ async fn a_run_is_cancelled_and_every_page_is_sound_without_and_with_a_script() 
     stage.until(&fill).await;
     stage.browser.press("Start run").await.unwrap();
     stage.until("location.pathname.startsWith('/runs/') && document.querySelector('#state.running, #state.active')?.textContent").await;
+    let run = stage.browser.client.current_url().await.unwrap();
+    stage.open("/pool").await;
+    let has = stage.until("document.querySelector('#workers .load a[href*=\"job=slow\"]')?.textContent").await;
+    assert!(has.ends_with("#1 · slow"), "{has}");
+    stage.is_sound().await;
+    stage.browser.client.goto(run.as_str()).await.unwrap();
     stage.browser.press("Cancel run").await.unwrap();
     stage.browser.press("Cancel the run").await.unwrap();
     stage.until("document.querySelector('#state.cancelled, #state.failure')?.textContent").await;

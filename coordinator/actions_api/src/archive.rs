@@ -56,6 +56,9 @@ pub enum ArchiveError {
     /// It has more files than are listed.
     #[error("it has too many files to list them")]
     TooMany,
+    /// A file of it is larger than is unpacked for one reader.
+    #[error("no file of more than {0} bytes is given by itself: take the whole artifact")]
+    LargeFile(u64),
     /// It has no such entry.
     #[error("the archive has no such file")]
     Missing,

@@ -37,9 +37,10 @@ impl From<ArchiveError> for Refusal {
                 "{error}: read it with actions/download-artifact@v4, which unpacks it in the job"
             )),
             ArchiveError::Missing => Self::missing(error.to_string()),
-            ArchiveError::Unreadable(_) | ArchiveError::Occupied(_) | ArchiveError::Unwritten { .. } => {
-                Self::invalid(error.to_string())
-            }
+            ArchiveError::Unreadable(_)
+            | ArchiveError::LargeFile(_)
+            | ArchiveError::Occupied(_)
+            | ArchiveError::Unwritten { .. } => Self::invalid(error.to_string()),
         }
     }
 }

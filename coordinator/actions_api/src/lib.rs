@@ -7,6 +7,7 @@
 
 mod archive;
 mod artifact;
+mod artifact_files;
 mod artifact_v3;
 mod cache;
 mod cache_v1;
@@ -63,6 +64,8 @@ const FORGOTTEN: Duration = Duration::from_millis(DAY_MS);
 pub struct ActionsApi {
     store: Store,
     archives: archive::Archives,
+    /// The same for people who look into artifacts: jobs do not wait for them.
+    looked_into: archive::Archives,
     blobs: Blobs,
     tokens: Arc<Tokens>,
     limits: config::CacheAndArtifactLimits,
@@ -160,6 +163,7 @@ impl ActionsApi {
         Self {
             store,
             archives: archive::Archives::new(blobs.clone()),
+            looked_into: archive::Archives::new(blobs.clone()),
             blobs,
             tokens,
             limits,

@@ -158,6 +158,29 @@ async fn results_of_tests_in_an_artifact_of_that_name_are_reported_and_no_fault_
 }
 
 #[tokio::test]
+async fn files_of_an_artifact_are_listed_and_given_one_by_one_within_bounds() {
+    let world = World::new(config::CacheAndArtifactLimits::default()).await;
+    let id = RunId::from("run-1");
+    let job = world.job(identity(id.as_str(), "refs/heads/main", true)).await;
+    let large = "\0".repeat((64 << 20) + 1);
+    let files = [("a/one.txt", "one"), ("../out", "no"), ("ä b&.html", "<script>"), ("large", large.as_str())];
+    assert_eq!(job.upload("report", zipped(&files)).await.0, 200);
+    assert_eq!(job.upload("broken", "no archive").await.0, 200);
+    let artifacts = world.api.store.artifacts(&id).await.unwrap();
+    let [report, broken] = &artifacts[..] else { panic!("{artifacts:?}") };
+    let listed = world.api.artifact_files(report).await.unwrap();
+    let paths: Vec<_> = listed.iter().map(|(path, size)| (path.as_str(), *size)).collect();
+    assert_eq!(paths, [("a/one.txt", 3), ("ä b&.html", 8), ("large", (64 << 20) + 1)], "what leads out is no file");
+    assert!(matches!(world.api.artifact_files(broken).await, Err(ArchiveError::Unreadable(_))));
+    let (length, bytes) = world.api.artifact_file(report, "ä b&.html", ()).await.unwrap();
+    let bytes: Vec<_> = bytes.try_collect::<Vec<_>>().await.unwrap().concat();
+    assert_eq!((length, bytes.as_slice()), (8, b"<script>".as_slice()));
+    let refused = async |path: &str| world.api.artifact_file(report, path, ()).await.err();
+    assert!(matches!(refused("large").await, Some(ArchiveError::LargeFile(_))));
+    assert!(matches!(refused("../out").await, Some(ArchiveError::Missing)));
+}
+
+#[tokio::test]
 async fn attack_45_archives_of_tests_are_read_within_bounds_and_a_number_of_times_for_a_run() {
     let world = World::new(config::CacheAndArtifactLimits::default()).await;
     let id = RunId::from("run-1");

@@ -291,6 +291,7 @@ impl Subsystems {
                 self.keys.clone(),
                 self.actions_api.clone(),
             ),
+            actions_api: self.actions_api.clone(),
         };
         let samples = metrics::SampleInputs {
             store: self.store.clone(),

@@ -58,7 +58,7 @@ pub use origin::{NostrOrigin, OriginEvent, RequestOrigin, TriggerOrigin};
 pub use pull_request::TriggeringPullRequest;
 pub use rerun::{Rerun, RerunRequest, RerunScope, ReusedJob};
 pub use stored_values::{StoredValues, WantedValues, overlaid};
-pub use why::explain_job;
+pub use why::{explain_failure, explain_job};
 
 /// Bytes of all outputs that the jobs of one run may hand to other jobs, names and values together (GitHub docs,
 /// "Defining outputs for jobs").
@@ -547,6 +547,9 @@ pub struct JobOutcome {
     pub started_at: Millis,
     /// When the attempt ended.
     pub finished_at: Millis,
+    /// Name of the step that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_step: Option<String>,
 }
 
 /// (run, job, attempt): what a lease is for. The number is the fencing token.

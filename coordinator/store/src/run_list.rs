@@ -103,6 +103,8 @@ pub struct Summary {
     pub name: String,
     /// `run-name`, or the first line of the commit's message; empty: not known.
     pub title: String,
+    /// The job, and its step, that failed it; empty: none did.
+    pub failed: String,
     /// Commit; empty: not known yet.
     pub commit: String,
     /// Short name of the branch or tag.

@@ -8,13 +8,13 @@ use super::{
     run_parts,
     sql::{Connection, Query, Row, Value, query, query_scalar},
 };
-use domain::run::{RunPhase, RunState, Visibility, WaitCondition};
+use domain::run::{RunPhase, RunState, Visibility, WaitCondition, explain_failure};
 use strum::VariantArray;
-use workflow::git_ref;
+use workflow::{git_ref, plan::Conclusion};
 
 const LISTED: &str = "id, serial, number, attempt, previous, repository, workflow, name, commit_id, branch, event, \
                       actor, phase, status, wait_kind, wait_name, wait_until, wait_holder, conclusion, created_at, started_at, \
-                      ended_at, changed, title, (SELECT min(reason) FROM queue WHERE run = runs.id AND reason <> '')";
+                      ended_at, changed, title, failed, (SELECT min(reason) FROM queue WHERE run = runs.id AND reason <> '')";
 
 impl Status {
     /// Every status.
@@ -29,7 +29,6 @@ impl Status {
 
     /// The status of a run.
     pub fn of(state: &RunState) -> Self {
-        use workflow::plan::Conclusion;
         match &state.phase {
             RunPhase::Planning => Self::Planning,
             RunPhase::Waiting { .. } => Self::Waiting,
@@ -236,7 +235,8 @@ fn summary(row: &Row) -> Result<Summary, StoreError> {
         ended_at: row.get(21)?,
         changed: natural(row, 22)?,
         title: row.get(23)?,
-        queued: row.get::<Option<String>>(24)?,
+        failed: row.get(24)?,
+        queued: row.get::<Option<String>>(25)?,
     })
 }
 
@@ -273,11 +273,11 @@ fn insert(state: &RunState) -> Result<Query, StoreError> {
     let statement = query(
         "INSERT INTO runs (id, version, phase, wait_kind, wait_name, wait_until, conclusion, visibility, readers,
              expires_at, name, commit_id, branch, event, status, started_at, ended_at, state, wait_holder,
-             state_version, title, changed, serial, number, attempt, previous, request, run_event, job_event,
+             state_version, title, failed, changed, serial, number, attempt, previous, request, run_event, job_event,
              publisher, repository, workflow, actor, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-             (SELECT coalesce(max(changed), 0) + 1 FROM runs), $22, $23, $24, $25, $26, $27, $28, $29, $30, $31,
-             $32, $33)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+             (SELECT coalesce(max(changed), 0) + 1 FROM runs), $23, $24, $25, $26, $27, $28, $29, $30, $31, $32,
+             $33, $34)
          ON CONFLICT (id) DO NOTHING",
     );
     Ok(statement
@@ -299,7 +299,7 @@ fn insert(state: &RunState) -> Result<Query, StoreError> {
 /// What [`advance`] leaves as it is: an index that is named in an update is written, whether its value changes or not.
 fn place(state: &RunState) -> impl PartialEq + '_ {
     let Columns { name, commit, branch, title, event, .. } = Columns::of(state);
-    (name, commit, branch, title, event, &state.visibility, state.expires_at)
+    (name, commit, branch, title, event, &state.visibility, state.expires_at, failed(state))
 }
 
 /// Replaces the version before, where it differs in what changes all the time alone.
@@ -335,9 +335,9 @@ fn update(state: &RunState, state_version: i64) -> Result<Query, StoreError> {
         "UPDATE runs SET version = $2, phase = $3, wait_kind = $4, wait_name = $5, wait_until = $6,
              conclusion = $7, visibility = $8, readers = $9, expires_at = $10, name = $11, commit_id = $12,
              branch = $13, event = $14, status = $15, started_at = $16, ended_at = $17, state = $18,
-             wait_holder = $19, state_version = $20, title = $21,
+             wait_holder = $19, state_version = $20, title = $21, failed = $22,
              changed = (SELECT coalesce(max(changed), 0) + 1 FROM runs)
-         WHERE id = $1 AND version = $2 - 1 AND state_version = $22",
+         WHERE id = $1 AND version = $2 - 1 AND state_version = $23",
     );
     Ok(statement.bind_all(state)?.bind(state_version))
 }
@@ -408,6 +408,16 @@ fn conclusion(state: &RunState) -> Option<&'static str> {
     }
 }
 
+/// What failed a run that has failed. Before its end nothing is looked at: each change of a run comes by here.
+fn failed(state: &RunState) -> String {
+    match &state.phase {
+        RunPhase::Finalizing { end } | RunPhase::Done { end, .. } if end.conclusion == Conclusion::Failure => {
+            explain_failure(state).unwrap_or_default()
+        }
+        _ => String::new(),
+    }
+}
+
 /// A ref's short name, without `refs/` for refs that are neither branches nor tags.
 fn short(reference: &str) -> &str {
     let name = git_ref::short_name(reference);
@@ -449,7 +459,8 @@ impl BindAll for Query {
             .bind(serde_json::to_string(state)?)
             .bind(wait_holder)
             .bind(run_parts::STATE_VERSION)
-            .bind(columns.title))
+            .bind(columns.title)
+            .bind(failed(state)))
     }
 }
 

@@ -37,6 +37,7 @@ const SHARED: &[&str] = &[
     include_str!("../migrations/0019_test_reports.sql"),
     include_str!("../migrations/0020_pull_requests.sql"),
     include_str!("../migrations/0021_narrow_indexes.sql"),
+    include_str!("../migrations/0022_run_failures.sql"),
 ];
 
 /// What SQLite files do besides after a shared script, by its number.

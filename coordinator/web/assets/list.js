@@ -22,7 +22,8 @@ const row = (run) =>
       make("div", { class: "line under" }, make("span", { class: "repository" }, icon("repository"), repository(run.repository)),
         run.branch ? make("span", { class: "chip" }, run.branch) : null, person(run.actor, run.actor_name),
         make("time", { datetime: moment(run.created_at).replace(" ", "T") + "Z", title: moment(run.created_at) + " UTC", "data-ago": true }, ago(run.created_at)),
-        run.waits ? make("span", { class: "waits" }, run.waits) : null)),
+        run.waits ? make("span", { class: "waits" }, run.waits) : null,
+        run.failed ? make("span", { class: "what-failed" }, run.failed) : null)),
     make("div", { class: "took" }, took(run)));
 
 const belongs = (run, query) => {

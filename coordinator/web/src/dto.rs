@@ -127,6 +127,8 @@ pub(super) struct RunSummary {
     pub(super) name: String,
     /// `run-name:` of the workflow, evaluated, or the first line of the commit's message; empty: neither is known.
     pub(super) title: String,
+    /// The job, and its step, that failed it, for people; empty: none did.
+    pub(super) failed: String,
     pub(super) commit: String,
     /// Short name of the branch or tag.
     pub(super) branch: String,
@@ -443,6 +445,7 @@ impl From<Summary> for RunSummary {
             workflow: run.workflow,
             name: run.name,
             title: straight(&run.title),
+            failed: straight(&run.failed),
             commit: run.commit,
             branch: run.branch,
             event: run.event,
@@ -584,16 +587,4 @@ pub(super) fn wait(on: &WaitCondition) -> String {
         WaitCondition::Files { why } => why.clone(),
         WaitCondition::Timer { until } => format!("waits until {}", time::moment(until)),
     }
-}
-
-/// A number of bytes for people.
-pub(super) fn size(bytes: u64) -> String {
-    let (mut whole, mut rest, mut unit) = (bytes, 0, "bytes");
-    for larger in ["KiB", "MiB", "GiB", "TiB"] {
-        if whole < 1024 {
-            break;
-        }
-        (rest, whole, unit) = (whole % 1024 * 10 / 1024, whole / 1024, larger);
-    }
-    if unit == "bytes" { format!("{whole} {unit}") } else { format!("{whole}.{rest} {unit}") }
 }

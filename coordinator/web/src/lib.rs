@@ -11,6 +11,7 @@ mod auth;
 mod authors;
 mod badge;
 mod blossom;
+mod byte_size;
 mod changes;
 mod definitions;
 mod diff;
@@ -80,7 +81,7 @@ use blobs::Blobs;
 use domain::id::{JobKey, RunId};
 use domain::run::{ApprovalVerdict, Millis};
 use logs::Logs;
-use store::{Cache, DefinitionRow, Reader, Store, ValueKind};
+use store::{Artifact, Cache, DefinitionRow, Reader, Store, ValueKind};
 
 pub use self::http_port::{REFUSALS, serve};
 use self::{request_limits::RequestLimits, run_feed::RunFeed, spent_signatures::SpentSignatures};
@@ -238,10 +239,39 @@ pub trait Control: Send + Sync {
     ) -> BoxFuture<'a, anyhow::Result<Result<(), SettingsRefusal>>>;
     /// Sets or removes a secret or a variable, for somebody who manages the repository.
     fn order_value(&self, order: ValueOrder) -> BoxFuture<'_, anyhow::Result<ValueAnswer>>;
+    /// Paths of the files of an artifact, with their unpacked bytes.
+    fn artifact_files<'a>(
+        &'a self,
+        artifact: &'a Artifact,
+    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, ArtifactRefusal>>;
+    /// A file of an artifact; `kept` is dropped with it.
+    fn artifact_file<'a>(
+        &'a self,
+        artifact: &'a Artifact,
+        path: &'a str,
+        kept: Box<dyn Send>,
+    ) -> BoxFuture<'a, Result<ArtifactContent, ArtifactRefusal>>;
     /// Deletes an entry of the caches.
     fn delete_cache<'a>(&'a self, entry: &'a Cache) -> BoxFuture<'a, anyhow::Result<()>>;
     /// The workflow files of a repository at a commit, if the commit is in the mirror: nothing is fetched.
     fn workflows<'a>(&'a self, repository: &'a str, commit: &'a str) -> BoxFuture<'a, anyhow::Result<Vec<File>>>;
+}
+
+/// A file of an artifact.
+pub struct ArtifactContent {
+    /// Bytes that follow.
+    pub length: u64,
+    /// What the job wrote.
+    pub bytes: BoxStream<'static, std::io::Result<bytes::Bytes>>,
+}
+
+/// Why an artifact, or a file of it, is not shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArtifactRefusal {
+    /// It has no such file.
+    Missing,
+    /// Why it can't be looked into, for people.
+    Unreadable(String),
 }
 
 /// Why somebody may not manage a repository's settings.
@@ -382,6 +412,7 @@ pub fn router(web: Web) -> Router {
         .route("/", get(page::runs))
         .route("/runs/{id}", get(run_page::run))
         .route("/runs/{id}/log", get(log_page::log))
+        .route("/runs/{id}/artifacts/{artifact}", get(artifacts::page))
         .route("/pool", get(repositories::pool))
         .route("/repositories", get(repositories::repositories))
         .route("/repositories/{address}", get(repositories::repository))
@@ -425,6 +456,8 @@ fn api() -> OpenApiRouter<Web> {
         .routes(routes!(approve::approve))
         .routes(routes!(artifacts::list))
         .routes(routes!(artifacts::download))
+        .routes(routes!(artifacts::files))
+        .routes(routes!(artifacts::file))
         .routes(routes!(live::logs))
         .routes(routes!(log_lines::lines))
         .routes(routes!(log_lines::steps))

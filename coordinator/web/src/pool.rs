@@ -15,7 +15,7 @@ use super::{
     auth::{Action, Caller},
     dto,
 };
-use domain::id::RunId;
+use domain::id::{JobKey, RunId};
 use domain::run::{JobPhase, Millis, RunPhase, Visibility};
 use store::{Filter, Page, Reader, Status, Store, StoreError};
 
@@ -45,6 +45,27 @@ pub(super) struct WorkerView {
     pub(super) connected: bool,
     pub(super) draining: bool,
     pub(super) seen_at: Millis,
+    /// The jobs that it has now, as far as the caller may see them; those of the newest runs.
+    pub(super) jobs: Vec<RunningJob>,
+}
+
+/// A job that a worker has.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct RunningJob {
+    /// Id of the run.
+    #[schema(value_type = String)]
+    pub(super) run: RunId,
+    /// Counts the runs of its workflow.
+    pub(super) number: u64,
+    pub(super) workflow: String,
+    /// Key of the job.
+    #[schema(value_type = String)]
+    key: JobKey,
+    /// Its name.
+    pub(super) job: String,
+    attempt: u32,
+    /// When the worker took it.
+    pub(super) since: Millis,
 }
 
 /// The queue.
@@ -93,9 +114,23 @@ pub(super) async fn all(web: &Web) -> Result<Vec<WorkerView>, Refusal> {
             labels: row.labels,
             slots: row.slots,
             seen_at: row.seen_at,
+            jobs: Vec::new(),
         }
     });
     Ok(workers.collect())
+}
+
+/// The same, each with its jobs as far as this caller may see them.
+pub(super) async fn with_jobs(web: &Web, caller: &Caller) -> Result<Vec<WorkerView>, Refusal> {
+    let mut workers = all(web).await?;
+    let snapshot = web.queue.read(&web.store).await?;
+    for (visibility, worker, job) in &snapshot.running {
+        let known = workers.iter_mut().find(|known| known.id == *worker && known.jobs.len() < SHOWN);
+        if let Some(known) = known.filter(|_| caller.reader.may_read(visibility)) {
+            known.jobs.push(job.clone());
+        }
+    }
+    Ok(workers)
 }
 
 /// The queue at one moment. Reading it reads the states of many runs, so one reading serves all callers for a while.
@@ -104,6 +139,8 @@ pub(super) struct QueueSnapshot {
     entries: Vec<(Visibility, Waiting)>,
     /// Further jobs that wait.
     others: usize,
+    /// What workers have, with their ids.
+    running: Vec<(Visibility, String, RunningJob)>,
 }
 
 /// Readings of the queue. Clones share them, and requests at the same time share one.
@@ -125,7 +162,7 @@ impl QueueSnapshot {
     async fn read(store: &Store) -> Result<Self, StoreError> {
         let mut others = store.queued().await?.len();
         let filter = Filter { unfinished: true, reader: Reader::Operator, ..Filter::default() };
-        let mut entries = Vec::new();
+        let (mut entries, mut running) = (Vec::new(), Vec::new());
         for run in store.list(&filter, Page { before: None, limit: RUNS }).await? {
             if !matches!(run.status, Status::Planning | Status::Waiting | Status::Queued | Status::Running) {
                 continue;
@@ -156,6 +193,21 @@ impl QueueSnapshot {
                         (*since, reason.unwrap_or_else(|| "it was queued just now".to_owned()))
                     }
                     JobPhase::Waiting { since, on } => (*since, dto::wait(on)),
+                    JobPhase::Running { .. } | JobPhase::Cancelling { .. } => {
+                        if let Some(attempt) = job.attempts.last() {
+                            let entry = RunningJob {
+                                run: run.id.clone(),
+                                number: run.number,
+                                workflow: run.name.clone(),
+                                key: key.clone(),
+                                job: job.name.clone(),
+                                attempt: attempt.number,
+                                since: attempt.accepted_at,
+                            };
+                            running.push((state.visibility.clone(), attempt.worker.clone(), entry));
+                        }
+                        continue;
+                    }
                     _ => continue,
                 };
                 let entry = waiting(Some(job.name.clone()), job.labels.clone(), since, reason);
@@ -163,7 +215,16 @@ impl QueueSnapshot {
             }
         }
         entries.sort_by_key(|(_, entry)| (entry.since, entry.serial));
-        Ok(Self { entries, others })
+        Ok(Self { entries, others, running })
+    }
+}
+
+impl RunningJob {
+    /// The page of its log.
+    pub(super) fn link(&self) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("job", self.key.as_str()).append_pair("attempt", &self.attempt.to_string());
+        format!("/runs/{}/log?{}", self.run, query.finish())
     }
 }
 
@@ -178,8 +239,8 @@ pub(super) async fn waiting(web: &Web, caller: &Caller) -> Result<QueueView, Ref
 
 /// Workers: labels, slots, load and version.
 #[utoipa::path(get, path = "/api/workers", tag = "pool", responses((status = 200, body = [WorkerView])))]
-pub(super) async fn workers(State(web): State<Web>) -> Result<Json<Vec<WorkerView>>, Refusal> {
-    Ok(Json(all(&web).await?))
+pub(super) async fn workers(State(web): State<Web>, caller: Caller) -> Result<Json<Vec<WorkerView>>, Refusal> {
+    Ok(Json(with_jobs(&web, &caller).await?))
 }
 
 /// The queue: what waits, and why.

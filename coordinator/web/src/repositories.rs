@@ -1,6 +1,6 @@
 //! Pages of the pool, and of repositories: their runs, and their workflow files with what is wrong in them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use askama::Template;
 use axum::{
@@ -25,6 +25,8 @@ use super::{
 use domain::run::Millis;
 use store::{Filter, Page};
 
+/// How long definitions are waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Most repositories on one page.
 const PAGE: usize = 50;
 /// Most workflow files of a repository that are shown.
@@ -113,9 +115,11 @@ struct Repository<'a> {
     settings: String,
 }
 
-/// A workflow file and what is wrong in it.
+/// A workflow file, or a definition that stands for one, and what is wrong in it.
 struct CheckedFile {
     path: String,
+    /// The page of the definition that it is; none: it is the commit's.
+    definition: Option<String>,
     name: String,
     jobs: usize,
     findings: Vec<Finding>,
@@ -132,7 +136,7 @@ struct CheckedFile {
 }
 
 pub(super) async fn pool(State(web): State<Web>, caller: Caller) -> Result<Html<String>, HtmlError> {
-    let (workers, queue) = (pool::all(&web).await?, pool::waiting(&web, &caller).await?);
+    let (workers, queue) = (pool::with_jobs(&web, &caller).await?, pool::waiting(&web, &caller).await?);
     let problem = web.store.problem().await?.map(|problem| problem.to_string());
     let (pool, openness) = (&web.settings.name, web.settings.openness.as_deref());
     rendered(&Pool { pool, now: (web.settings.now)(), problem, openness, workers, relays: web.control.relays(), queue })
@@ -197,10 +201,12 @@ pub(super) async fn repository(
     };
     let permit = request_limits::permit(&web.limits.renderings, client, "checks of workflows")?;
     let files = web.control.workflows(&address, &at).await.map_err(Refusal::from)?;
+    let defined = defined(&web, &caller, &address, &files).await?;
     let labels = PoolLabels::of(&web).await?;
     // The permit is held for as long as the work takes, also where its client went away.
     let checked = tokio::task::spawn_blocking(move || {
-        let files: Vec<CheckedFile> = files.into_iter().take(CHECKED).map(|file| check(file, &labels)).collect();
+        let files = files.into_iter().map(|file| (file, None)).chain(defined);
+        let files: Vec<CheckedFile> = files.take(CHECKED).map(|file| check(file, &labels)).collect();
         (files, permit)
     });
     let (mut files, _) = checked.await.map_err(Refusal::from)?;
@@ -287,7 +293,29 @@ pub(super) fn edit_page(address: &str, path: &str, version: Option<&str>) -> Str
     format!("{}/edit?{}", page(address), query.finish())
 }
 
-fn check(file: File, labels: &PoolLabels) -> CheckedFile {
+/// Definitions in force of paths that the commit has no file at, each with its page.
+async fn defined(
+    web: &Web,
+    caller: &Caller,
+    address: &str,
+    files: &[File],
+) -> Result<Vec<(File, Option<String>)>, Refusal> {
+    // Relays are asked for them; one that does not answer holds up no page.
+    let found = tokio::time::timeout(PATIENCE, web.control.definitions(address, &caller.reader)).await;
+    let rows = found.unwrap_or_else(|_| Ok(Vec::new()))?;
+    let counts = rows.into_iter().filter(|(row, in_force)| *in_force && !row.withdrawn).map(|(row, _)| row);
+    let missing = counts.filter(|row| files.iter().all(|file| file.path != row.path));
+    let mut found = Vec::new();
+    for row in missing.take(CHECKED.saturating_sub(files.len())) {
+        // The list has no texts.
+        let Some(whole) = web.control.definition(&row.event, &caller.reader).await? else { continue };
+        let page = edit_page(address, &row.path, Some(&row.event));
+        found.push((File { path: row.path, text: definitions::text(&whole) }, Some(page)));
+    }
+    Ok(found)
+}
+
+fn check((file, definition): (File, Option<String>), labels: &PoolLabels) -> CheckedFile {
     let Preview { findings, outline, .. } = definitions::look(&file.path, &file.text, labels);
     let file_name = file.path.rsplit('/').next().unwrap_or(&file.path).to_owned();
     let name = outline.as_ref().map_or(file_name, |outline| straight(&outline.name));
@@ -297,6 +325,7 @@ fn check(file: File, labels: &PoolLabels) -> CheckedFile {
         name,
         jobs: outline.map_or(0, |outline| outline.jobs.len()),
         findings,
+        definition,
         path: file.path,
         text: straight(&file.text),
         can_start,

@@ -14,7 +14,8 @@ use workflow::plan::{Annotation, Conclusion};
 use super::{
     Refusal, Web,
     auth::Caller,
-    dto::{ApprovalView, ArtifactView, AttemptView, CacheView, JobView, RunView, StepView, size},
+    byte_size::byte_size,
+    dto::{ApprovalView, ArtifactView, AttemptView, CacheView, JobView, RunView, StepView},
     failure::{self, Failure},
     graph::Graph,
     html::{HtmlError, rendered, repository_name},
@@ -22,7 +23,7 @@ use super::{
     time::{self, span},
     timing::Times,
 };
-use domain::id::{BlobHash, JobKey};
+use domain::id::{BlobHash, JobKey, RunId};
 use domain::run::{self, DefinitionOverride, Millis, OriginEvent};
 use store::{Pending, Status};
 
@@ -417,22 +418,27 @@ impl StepView {
 }
 
 impl ArtifactView {
-    fn size(&self) -> String {
-        size(self.size)
+    /// Its page.
+    fn page(&self, run: &RunId) -> String {
+        format!("/runs/{run}/artifacts/{}", self.id)
     }
 
-    fn short_hash(&self) -> String {
+    pub(super) fn size(&self) -> String {
+        byte_size(self.size)
+    }
+
+    pub(super) fn short_hash(&self) -> String {
         self.sha256.as_str().chars().take(8).collect()
     }
 
-    fn until(&self) -> String {
+    pub(super) fn until(&self) -> String {
         time::moment(&self.expires_at)
     }
 }
 
 impl CacheView {
     fn size(&self) -> String {
-        if self.size == 0 { String::new() } else { size(self.size) }
+        if self.size == 0 { String::new() } else { byte_size(self.size) }
     }
 
     /// CSS class of the outcome.

@@ -10,7 +10,7 @@ use axum::{
 use super::{
     Web,
     auth::Caller,
-    dto,
+    byte_size::byte_size,
     html::{HtmlError, rendered, repository_name},
     people, repositories,
     repository_caches::{self, RepositoryCache},
@@ -73,7 +73,7 @@ pub(super) async fn page(
         refused,
         secrets,
         variables,
-        cached: dto::size(caches.iter().map(|cache| cache.size).sum()),
+        cached: byte_size(caches.iter().map(|cache| cache.size).sum()),
         caches,
     })?;
     Ok(([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], page))
@@ -95,6 +95,6 @@ impl Row {
 
 impl RepositoryCache {
     fn size(&self) -> String {
-        dto::size(self.size)
+        byte_size(self.size)
     }
 }

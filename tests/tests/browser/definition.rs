@@ -73,6 +73,13 @@ async fn a_definition_is_edited_with_what_is_wrong_in_sight_published_run_and_co
     let removed = stage.until("document.querySelector('.row.removed .text')?.textContent").await;
     assert!(removed.starts_with("jobs: {first:"), "{removed}");
     stage.is_sound().await;
+    // It stands on the page of the repository, as a workflow that can be run.
+    stage.open(page.split("/edit").next().unwrap()).await;
+    let card = "[...document.querySelectorAll('.workflow')].find((one) => one.querySelector('a.tag'))?.innerText";
+    let card = stage.until(card).await;
+    assert!(card.contains("definition") && card.contains("#1"), "{card}");
+    stage.until("[...document.querySelectorAll('.workflow')].find((one) => one.querySelector('a.tag'))?.querySelector('button')?.textContent").await;
+    stage.is_sound().await;
 
     // Another client dated its version ahead: what is published next is dated later still, and counts.
     let at = Timestamp::from(Timestamp::now().as_secs() + 30);

@@ -46,7 +46,11 @@ async fn a_list_that_was_left_tells_what_happened_meanwhile_once_it_is_come_back
     assert_eq!(stage.until("String(document.querySelectorAll('#runs li').length)").await, "0");
     stage.until("dispatchEvent(new Event('pageshow')) && 'back'").await;
     stage.until("document.querySelector('#runs .failure')?.textContent").await;
+    let failed = stage.until("document.querySelector('#runs .what-failed')?.textContent").await;
+    assert!(failed.starts_with("Build <script>") && failed.ends_with(" · Decide"), "{failed}");
     stage.is_sound().await;
+    stage.open("/").await;
+    assert_eq!(stage.until("document.querySelector('#runs .what-failed')?.textContent").await, failed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

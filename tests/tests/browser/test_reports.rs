@@ -67,6 +67,16 @@ async fn failed_tests_stand_first_with_what_they_said_and_the_run_since_which_th
     assert_eq!(until(names).await, "test-results true,ours-1 false", "what failed is first, and open");
     assert_eq!(browser.audit().await.unwrap(), Vec::<String>::new());
 
+    // One looks into the artifact, and takes one file of it.
+    browser.click("#artifacts a[href*='/runs/'][aria-label='Files of test-results']").await.unwrap();
+    let files = until("[...document.querySelectorAll('#files a')].map((one) => one.textContent).join()").await;
+    assert_eq!(files, "other.xml,results.xml");
+    assert_eq!(browser.audit().await.unwrap(), Vec::<String>::new());
+    let fetched = "(window.taken ??= (fetch(document.querySelectorAll('#files a')[1].href).then(async (answer) => {
+        window.taken = answer.headers.get('content-disposition') + ' ' + (await answer.text()); }), '')) || null";
+    let fetched = until(fetched).await;
+    assert_eq!(fetched, format!("attachment; filename=\"results.xml\" {FIRST}"));
+
     world.push("second", &[("results.xml", SECOND)]).await.unwrap();
     let job = open().await;
     let since = "[...document.querySelectorAll('.tests .annotations .tag')].map((one) => one.textContent).join()";

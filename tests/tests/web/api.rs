@@ -367,6 +367,8 @@ async fn every_answer_is_as_the_document_says() {
         ("get /api/runs/{id}/artifacts", "/api/runs/a/artifacts", vec![200]),
         ("get /api/runs/{id}/artifacts", "/api/runs/none/artifacts", vec![404]),
         ("get /api/runs/{id}/artifacts/{artifact}", "/api/runs/a/artifacts/none", vec![404]),
+        ("get /api/runs/{id}/artifacts/{artifact}/files", "/api/runs/a/artifacts/none/files", vec![404]),
+        ("get /api/runs/{id}/artifacts/{artifact}/file", "/api/runs/a/artifacts/none/file?path=x", vec![404]),
         ("get /api/changes", "/api/changes", vec![200]),
         ("get /api/badge.svg", "/api/badge.svg?repository=x", vec![200]),
         ("get /api/queue", "/api/queue", vec![200]),

@@ -53,8 +53,26 @@ async fn artifacts_are_listed_and_given_to_those_who_may_see_their_run_until_the
     let given = ask(None, &path).await;
     assert_eq!(given.headers()["content-disposition"], "attachment; filename=\"report.zip\"");
     assert_eq!(given.bytes().await.unwrap(), "zipped");
+    // Its files are listed, and each is a download, whatever its name says.
+    let files: Value = ask(Some(&author), "/api/runs/p/artifacts/report/files").await.json().await.unwrap();
+    assert_eq!((files[0]["path"].as_str(), files[0]["size"].as_u64()), (Some("a/<b>.txt"), Some(3)), "{files}");
+    let path = files[0]["url"].as_str().unwrap().strip_prefix(&server.url).unwrap().to_owned();
+    let given = ask(None, &path).await;
+    let headers = given.headers();
+    assert_eq!(headers["content-disposition"], "attachment; filename=\"<b>.txt\"");
+    assert_eq!(
+        (&headers["content-type"], &headers["x-content-type-options"]),
+        (&"application/octet-stream".parse().unwrap(), &"nosniff".parse().unwrap())
+    );
+    assert_eq!(given.bytes().await.unwrap(), "<b>");
+    let page = ask(Some(&author), "/runs/p/artifacts/1").await.text().await.unwrap();
+    assert!(page.contains("a/&#60;b&#62;.txt") && page.contains("Download all"), "{page}");
     for (keys, path) in [
         (None, "/api/runs/p/artifacts"),
+        (None, "/runs/p/artifacts/1"),
+        (None, "/api/runs/p/artifacts/1/files"),
+        (Some(&stranger), "/api/runs/p/artifacts/1/file?path=a/%3Cb%3E.txt"),
+        (Some(&author), "/api/runs/p/artifacts/1/file?path=b"),
         (Some(&stranger), "/api/runs/p/artifacts/report"),
         (Some(&author), "/api/runs/p/artifacts/old"),
         (None, &format!("/{sha256}")),

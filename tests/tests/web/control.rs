@@ -4,10 +4,10 @@ use domain::id::{JobKey, RunId};
 use domain::run::ApprovalVerdict;
 use futures::{StreamExt, future::BoxFuture};
 use parking_lot::Mutex;
-use store::{Cache, DefinitionRow, Reader};
+use store::{Artifact, Cache, DefinitionRow, Reader};
 use web::{
-    Control, DefinitionOutcome, File, Metrics, OperatorActionError, Readiness, RelayView, Sent, SettingsRefusal,
-    ValueAnswer, ValueOrder, WorkerConnection,
+    ArtifactContent, ArtifactRefusal, Control, DefinitionOutcome, File, Metrics, OperatorActionError, Readiness,
+    RelayView, Sent, SettingsRefusal, ValueAnswer, ValueOrder, WorkerConnection,
 };
 
 use super::definitions;
@@ -76,6 +76,22 @@ impl Control for Asked {
                 "FULL" => ValueAnswer::Unusable("there is no room".into()),
                 _ => ValueAnswer::Taken { replaces: false },
             })
+        })
+    }
+
+    fn artifact_files<'a>(&'a self, _: &'a Artifact) -> BoxFuture<'a, Result<Vec<(String, u64)>, ArtifactRefusal>> {
+        Box::pin(async { Ok(vec![("a/<b>.txt".to_owned(), 3)]) })
+    }
+
+    fn artifact_file<'a>(
+        &'a self,
+        _: &'a Artifact,
+        path: &'a str,
+        _: Box<dyn Send>,
+    ) -> BoxFuture<'a, Result<ArtifactContent, ArtifactRefusal>> {
+        Box::pin(async move {
+            let bytes = futures::stream::iter([Ok(bytes::Bytes::from_static(b"<b>"))]).boxed();
+            if path == "a/<b>.txt" { Ok(ArtifactContent { length: 3, bytes }) } else { Err(ArtifactRefusal::Missing) }
         })
     }
 

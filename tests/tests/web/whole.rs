@@ -107,7 +107,7 @@ async fn a_rerun_shows_what_it_kept_used_and_carried_over_and_both_runs_lead_to_
 
     let page = server.get("/runs/again").await.text().await.unwrap();
     for part in [
-        "<a href=\"/api/runs/again/artifacts/1\" download>program &#60;b&#62;</a></td><td>1.5 KiB",
+        "<a href=\"/api/runs/again/artifacts/1\" download>program &#60;b&#62;</a> <a class=\"small\" href=\"/runs/again/artifacts/1\"",
         "from <a href=\"/runs/first\">an earlier attempt</a>",
         "its result and its log come from <a href=\"/runs/first\">an earlier attempt</a>",
         "<a href=\"/runs/first\">attempt 1</a> came before",

@@ -6,6 +6,7 @@ use crate::{
     repository_settings::RepositorySettings,
     run_service::{Applied, RunService},
 };
+use actions_api::{ActionsApi, ArchiveError};
 use config::{self, Config};
 use dispatch::{ConnectedWorker, Dispatch};
 use domain::id::{JobKey, RunId};
@@ -20,10 +21,10 @@ use nostr_client::{
 };
 use source::{RepositoryMirrors, address::Address, definition};
 use std::{collections::HashMap, sync::Arc};
-use store::{Cache, DefinitionRow, Reader};
+use store::{Artifact, Cache, DefinitionRow, Reader};
 use web::{
-    Control, DefinitionOutcome, File, OperatorActionError, Readiness, RelayView, Sent, SettingsRefusal, ValueAnswer,
-    ValueOrder, WorkerConnection,
+    ArtifactContent, ArtifactRefusal, Control, DefinitionOutcome, File, OperatorActionError, Readiness, RelayView,
+    Sent, SettingsRefusal, ValueAnswer, ValueOrder, WorkerConnection,
 };
 use workflow::{dialect::workflow_folders, plan::Dialect};
 
@@ -42,6 +43,7 @@ pub(crate) struct Operator {
     pub(crate) definitions: Definitions,
     pub(crate) profiles: Profiles,
     pub(crate) settings: RepositorySettings,
+    pub(crate) actions_api: ActionsApi,
 }
 
 impl Operator {
@@ -211,6 +213,26 @@ impl Control for Operator {
         self.settings.order(order).boxed()
     }
 
+    fn artifact_files<'a>(
+        &'a self,
+        artifact: &'a Artifact,
+    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, ArtifactRefusal>> {
+        async move { self.actions_api.artifact_files(artifact).await.map_err(refused) }.boxed()
+    }
+
+    fn artifact_file<'a>(
+        &'a self,
+        artifact: &'a Artifact,
+        path: &'a str,
+        kept: Box<dyn Send>,
+    ) -> BoxFuture<'a, Result<ArtifactContent, ArtifactRefusal>> {
+        let found = async move {
+            let (length, bytes) = self.actions_api.artifact_file(artifact, path, kept).await?;
+            Ok(ArtifactContent { length, bytes })
+        };
+        found.map(|found: Result<_, ArchiveError>| found.map_err(refused)).boxed()
+    }
+
     fn delete_cache<'a>(&'a self, entry: &'a Cache) -> BoxFuture<'a, anyhow::Result<()>> {
         self.settings.delete_cache(entry).boxed()
     }
@@ -248,6 +270,13 @@ fn operator_error(objection: &Objection) -> OperatorActionError {
         Objection::Wrong(_) => OperatorActionError::Wrong(reason),
         Objection::Busy(_) => OperatorActionError::Busy(reason),
         Objection::Relay(_) => OperatorActionError::Relay(reason),
+    }
+}
+
+fn refused(error: ArchiveError) -> ArtifactRefusal {
+    match error {
+        ArchiveError::Missing => ArtifactRefusal::Missing,
+        other => ArtifactRefusal::Unreadable(other.to_string()),
     }
 }
 

@@ -86,6 +86,7 @@ fn with_outcome(mut job: Value) -> Result<(Value, Option<JobReport>), serde_json
         outputs: report.outputs.clone(),
         started_at: report.started_at_ms,
         finished_at: report.finished_at_ms,
+        failed_step: None,
     });
     phase.insert("outcome".into(), serde_json::to_value(outcome)?);
     Ok((job, report))

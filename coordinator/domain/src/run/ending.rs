@@ -12,6 +12,9 @@ use super::{
     transition::Transition,
 };
 
+/// Characters of the name of a step that failed.
+const STEP_NAME: usize = 100;
+
 impl RunState {
     /// Whether this run's jobs are given its secrets: only code the maintainers stand for gets them.
     pub fn gives_secrets(&self) -> bool {
@@ -136,6 +139,12 @@ fn exit_code(job: &Job) -> i32 {
     }
 }
 
+/// The first step that failed, its name no longer than a line.
+fn failed_step(report: &JobReport) -> Option<String> {
+    let failed = report.steps.iter().find(|step| step.conclusion == Conclusion::Failure)?;
+    Some(failed.name.chars().take(STEP_NAME).collect())
+}
+
 impl Transition {
     /// Returns what the run keeps of a report: outputs only where another job may read them. With it comes why the job
     /// fails, where the run's outputs would be larger than [`MAX_OUTPUTS`].
@@ -146,6 +155,7 @@ impl Transition {
             outputs: IndexMap::new(),
             started_at: report.started_at_ms,
             finished_at: report.finished_at_ms,
+            failed_step: failed_step(report),
         };
         if !self.state.outputs_are_read(key) {
             return (outcome, None);

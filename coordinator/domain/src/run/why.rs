@@ -1,4 +1,4 @@
-//! Why a job waits or was skipped, as sentences. Pure.
+//! Why a job waits or was skipped, and what of a run failed, as text for people. Pure.
 
 use workflow::plan::Conclusion;
 
@@ -9,6 +9,8 @@ use crate::id::JobKey;
 const STATUS: [&str; 3] = ["always()", "failure()", "cancelled()"];
 /// Most names in one sentence.
 const NAMED: usize = 5;
+/// Characters of a job's name in a list.
+const LONGEST: usize = 100;
 
 /// Why a job without a reason of its own has not begun, or was skipped, as a sentence for people.
 pub fn explain_job(state: &RunState, key: &JobKey) -> Option<String> {
@@ -22,6 +24,21 @@ pub fn explain_job(state: &RunState, key: &JobKey) -> Option<String> {
         JobPhase::Done { conclusion: Conclusion::Skipped, reason: None, .. } => Some(left_out(state, key, job)),
         _ => None,
     }
+}
+
+/// The job, and the step of it, that failed a run: `test (linux) · Run tests and 2 more jobs`. None where no job did.
+pub fn explain_failure(state: &RunState) -> Option<String> {
+    let is_failure = |job: &Job| matches!(job.phase, JobPhase::Done { conclusion: Conclusion::Failure, .. });
+    let mut failed = state.jobs.values().filter(|job| is_failure(job) && !job.tolerated);
+    let first = failed.next()?;
+    let name: String = first.name.chars().take(LONGEST).collect();
+    let step = first.outcome().and_then(|outcome| outcome.failed_step.as_deref());
+    let step = step.map(|step| format!(" · {}", step.strip_prefix("Main ").unwrap_or(step))).unwrap_or_default();
+    Some(match failed.count() {
+        0 => format!("{name}{step}"),
+        1 => format!("{name}{step} and 1 more job"),
+        more => format!("{name}{step} and {more} more jobs"),
+    })
 }
 
 fn blocked(state: &RunState, key: &JobKey) -> String {
@@ -65,11 +82,11 @@ fn listed(names: &[String]) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use workflow::plan::Conclusion;
+    use workflow::plan::{Conclusion, JobReport, Reason, StepReport};
 
     use super::super::{
         RunEvent,
-        testing::{TestRun, job, job_if},
+        testing::{TestRun, job, job_if, report},
     };
 
     #[test]
@@ -90,10 +107,33 @@ mod tests {
         run.run("tell", Conclusion::Success);
         assert_eq!(why(&run, "last").unwrap(), "skipped: test failed");
         assert_eq!(why(&run, "tell"), None);
+        assert_eq!(super::explain_failure(&run.state).unwrap(), "test");
 
         let mut run = TestRun::with(vec![("build", job(&[])), ("test", job(&["build"]))]);
         run.apply(RunEvent::Cancel { by: "somebody".into() }).unwrap();
         assert_eq!(why(&run, "test").unwrap(), "skipped: build was cancelled");
+        assert_eq!(super::explain_failure(&run.state), None);
+    }
+
+    #[test]
+    fn a_list_names_the_job_and_the_step_that_failed_and_how_many_more() {
+        let mut run = TestRun::with(vec![("build", job(&[])), ("test", job(&[])), ("lint", job(&[]))]);
+        let attempt = run.accept("test", "w");
+        let step = |name: &str, conclusion| StepReport {
+            id: None,
+            name: name.into(),
+            outcome: conclusion,
+            conclusion,
+            exit_code: None,
+            duration_ms: 1,
+        };
+        let steps = vec![step("Main Build", Conclusion::Success), step("Main Run tests", Conclusion::Failure)];
+        run.finish("test", attempt, Box::new(JobReport { steps, ..*report(Conclusion::Failure, Some(Reason::Step)) }));
+        run.run("build", Conclusion::Success);
+        let text = |run: &TestRun| super::explain_failure(&run.state).unwrap();
+        assert_eq!(text(&run), "test · Run tests");
+        run.run("lint", Conclusion::Failure);
+        assert_eq!(text(&run), "test · Run tests and 1 more job");
     }
 
     fn job_why(run: &TestRun, key: &str) -> Option<String> {
