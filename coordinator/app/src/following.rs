@@ -187,8 +187,10 @@ impl Following {
     async fn take(&self, heard: Vec<RepositoryEvent>, known: &mut KnownEvents) -> anyhow::Result<()> {
         let now = (self.clock)();
         let (mut rows, mut taken) = (Batch::new(), Vec::new());
+        let mut seen = HashSet::new();
         for event in heard {
-            if !known.is_new(&event) {
+            // Several relays give the same at a time: it counts once.
+            if !known.is_new(&event) || !seen.insert((event.repository.clone(), event.event.id)) {
                 continue;
             }
             if REQUEST_KINDS.contains(&event.event.kind) {
