@@ -4,10 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::future::{BoxFuture, FutureExt as _};
-use parking_lot::Mutex;
 use work::{BackOff, Outcome, WorkHandler};
 
-use super::{log_publisher::LogPublisher, planner::Planner, run_service::RunService, workflow_source::PlanError};
+use super::{
+    log_publisher::LogPublisher, places_by_key::PlacesByKey, planner::Planner, run_service::RunService,
+    workflow_source::PlanError,
+};
 use config::Config;
 use domain::run::{FinalizedLog, Millis, Planned, RunEvent, RunPhase, RunState};
 use store::{ClaimedWork, WorkKind};
@@ -26,44 +28,14 @@ const LONGEST_WAIT: Millis = 30_000;
 /// A plan that takes no longer needs no place among the slow ones.
 const QUICK: Duration = Duration::from_secs(3);
 /// Slow plans at the same time: in all, and of one owner or author.
-const SLOW: [usize; 2] = [6, 2];
-
-/// Plans that take long, by the keys that they are for.
-#[derive(Debug, Default)]
-pub(super) struct SlowPlans(Mutex<Vec<[String; 2]>>);
-
-/// A place among the slow plans, until it is dropped.
-struct SlowPlan<'a>(&'a SlowPlans, [String; 2]);
-
-impl SlowPlans {
-    /// A place for a plan of these keys; `None`: there is none for it.
-    fn enter(&self, keys: [&String; 2]) -> Option<SlowPlan<'_>> {
-        let mut places = self.0.lock();
-        let of = |key: &String| places.iter().filter(|place| place.contains(key)).count();
-        if places.len() >= SLOW[0] || keys.iter().any(|key| of(key) >= SLOW[1]) {
-            return None;
-        }
-        let keys = keys.map(Clone::clone);
-        places.push(keys.clone());
-        Some(SlowPlan(self, keys))
-    }
-}
-
-impl Drop for SlowPlan<'_> {
-    fn drop(&mut self) {
-        let mut places = self.0.0.lock();
-        if let Some(place) = places.iter().position(|place| *place == self.1) {
-            places.swap_remove(place);
-        }
-    }
-}
+pub(super) const SLOW_PLANS: [usize; 2] = [6, 2];
 
 /// What the work of runs is done with.
 pub(super) struct RunWork {
     pub(super) run_service: RunService,
     pub(super) planner: Planner,
     pub(super) log_publisher: LogPublisher,
-    pub(super) slow_plans: SlowPlans,
+    pub(super) slow_plans: PlacesByKey,
     pub(super) config: Arc<Config>,
 }
 
@@ -203,23 +175,5 @@ impl WorkHandler for RunWorkHandler {
             self.work.perform(row).await
         }
         .boxed()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attack_60_servers_that_never_answer_keep_planners_for_all_but_their_owner() {
-        let (plans, [a, b, c, d]) = (SlowPlans::default(), ["a", "b", "c", "d"].map(str::to_owned));
-        let first = plans.enter([&a, &b]);
-        let second = plans.enter([&a, &c]);
-        assert!(first.is_some() && second.is_some() && plans.enter([&a, &d]).is_none(), "two of an owner");
-        assert!(plans.enter([&d, &a]).is_none(), "whichever way it is named");
-        let others: Vec<_> = (0..8).filter_map(|number| plans.enter([&d, &number.to_string()])).collect();
-        assert_eq!(others.len(), 2);
-        drop(first);
-        assert!(plans.enter([&a, &b]).is_some());
     }
 }

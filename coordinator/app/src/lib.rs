@@ -18,6 +18,7 @@ mod known_maintainers;
 mod listener;
 mod log_publisher;
 mod metrics;
+mod places_by_key;
 mod planner;
 mod repository_policy;
 mod repository_services;

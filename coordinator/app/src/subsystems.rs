@@ -15,7 +15,7 @@ use super::{
         profiles::Profiles, relay_lookup::RelayLookup,
     },
     admission::Admission,
-    background::{RunWork, SlowPlans},
+    background::{RunWork, SLOW_PLANS},
     definitions::Definitions,
     following::Following,
     keyed_locks::KeyedLocks,
@@ -23,6 +23,7 @@ use super::{
     log_publisher::LogPublisher,
     metrics::{self, Metrics},
     now,
+    places_by_key::PlacesByKey,
     planner::Planner,
     repository_policy::RepositoryPolicy,
     repository_services::RepositoryServices,
@@ -31,7 +32,7 @@ use super::{
     run_reporter::RunReporter,
     run_service::{RunService, RunServiceConfig},
     served_repositories::ServedRepositories,
-    trigger_work::{FOREIGN_MIB_RATES, TriggerWork},
+    trigger_work::{FOREIGN_MIB_RATES, FOREIGN_PLACES, TriggerWork},
 };
 use actions_api::{ActionsApi, Issuer};
 use blobs::{Blobs, client::Client};
@@ -177,7 +178,7 @@ impl Subsystems {
             },
             log_publisher: self.log_publisher.clone(),
             config: self.config.clone(),
-            slow_plans: SlowPlans::default(),
+            slow_plans: PlacesByKey::new(SLOW_PLANS),
         };
         let publisher = |class| Publisher::new(self.store.clone(), self.relays.clone(), class, now);
         let (publisher, to_others) = (publisher(RelayClass::Own), publisher(RelayClass::Other));
@@ -200,6 +201,7 @@ impl Subsystems {
             sources: self.sources.clone(),
             config: self.config.clone(),
             foreign: Arc::new(Mutex::new(OutsiderRates::new(FOREIGN_MIB_RATES))),
+            foreign_places: Arc::new(PlacesByKey::new(FOREIGN_PLACES)),
         };
         let mut handlers = run_work.handlers();
         handlers.extend([Arc::new(trigger_work) as Arc<dyn WorkHandler>, Arc::new(self.run_reporter())]);

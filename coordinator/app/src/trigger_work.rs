@@ -20,13 +20,13 @@ use triggers::{
 };
 use work::{BackOff, Outcome, WorkHandler};
 
-pub(super) use self::pull_request::{FOREIGN_MIB_RATES, PullRequestLook};
+pub(super) use self::pull_request::{FOREIGN_MIB_RATES, FOREIGN_PLACES, PullRequestLook};
 use self::{
     pull_request::PullRequestStart,
     push::Push,
     schedule::{ScheduleLook, ScheduledStart},
 };
-use super::run_service::RunService;
+use super::{places_by_key::PlacesByKey, run_service::RunService};
 use config::Config;
 use domain::run::{Millis, Repository};
 use planning::repository_config::{self, RepositoryConfig};
@@ -112,6 +112,8 @@ pub(super) struct TriggerWork {
     pub(super) config: Arc<Config>,
     /// MiB that were fetched of outsiders' heads.
     pub(super) foreign: Arc<Mutex<OutsiderRates>>,
+    /// Outsiders' heads that are being fetched.
+    pub(super) foreign_places: Arc<PlacesByKey>,
 }
 
 impl TriggerWork {

@@ -153,6 +153,8 @@ struct WantedObject<'a> {
     references: &'a [String],
     /// The ref that keeps it here; `None`: one of its own.
     into: Option<&'a str>,
+    /// When the servers have had their time.
+    until: Instant,
 }
 
 #[derive(Debug)]
@@ -465,8 +467,9 @@ impl RepositoryMirrors {
         reference: &str,
     ) -> Result<CommitId, SourceError> {
         let urls: Vec<(String, Reach)> = facts.clone_urls().into_iter().map(|url| (url, self.reach())).collect();
-        self.fetch_object(&urls, mirror, &WantedObject { object, references: &[reference.to_owned()], into: None })
-            .await
+        let references = [reference.to_owned()];
+        let wanted = WantedObject { object, references: &references, into: None, until: self.deadline() };
+        self.fetch_object(&urls, mirror, &wanted).await
     }
 
     /// The same from these URLs.
@@ -476,12 +479,11 @@ impl RepositoryMirrors {
         mirror: &Mirror,
         wanted: &WantedObject<'_>,
     ) -> Result<CommitId, SourceError> {
-        let WantedObject { object, references, into } = *wanted;
+        let WantedObject { object, references, into, until } = *wanted;
         if let Some(commit) = mirror.peel(object).await {
             return Ok(commit);
         }
         let mut complaints = Vec::new();
-        let until = self.deadline();
         for (url, reach) in urls {
             if Instant::now() >= until {
                 complaints.push("the others were not tried: these took too long".into());

@@ -4,7 +4,10 @@
 //! maintainers said of it: what others publish beside that is not even received. Its head is fetched into the mirror under
 //! limits and without the mirror's lock, and leaves no refs there.
 
+use std::time::Duration;
+
 use nostr::{Alphabet, Event, EventId, Filter, Kind, PublicKey, SingleLetterTag};
+use tokio::time::Instant;
 use triggers::pull_request::{Head, PullRequest, PullRequestState, Status};
 
 use super::{
@@ -73,6 +76,8 @@ pub struct PullRequestRevision {
 pub struct FetchAllowance {
     /// Bytes that it may bring.
     pub most: u64,
+    /// How long all servers together may take; `None`: as long as those of a push.
+    pub time: Option<Duration>,
     /// Bytes that came.
     pub came: u64,
 }
@@ -171,7 +176,8 @@ impl RepositoryMirrors {
         let scratch = format!("refs/fetched/pull/{}", request.root);
         let limited = mirror.clone().fetching_at_most(allowance.most);
         let before = mirror.pack_bytes().await;
-        let wanted = WantedObject { object: &head.commit, references: &references, into: Some(&scratch) };
+        let until = allowance.time.map_or_else(|| self.deadline(), |time| self.deadline().min(Instant::now() + time));
+        let wanted = WantedObject { object: &head.commit, references: &references, into: Some(&scratch), until };
         let found = self.fetch_object(&urls, &limited, &wanted).await;
         // What others fetched meanwhile counts too: rather so than not at all.
         allowance.came = mirror.pack_bytes().await.saturating_sub(before);

@@ -11,7 +11,7 @@ use triggers::pull_request::{Head, PullRequest, PullRequestState};
 use super::*;
 
 fn allowance() -> FetchAllowance {
-    FetchAllowance { most: u64::MAX, came: 0 }
+    FetchAllowance { most: u64::MAX, time: None, came: 0 }
 }
 
 /// A pull request of this commit, by a stranger whose server has it.
@@ -131,7 +131,7 @@ async fn attack_60_a_strangers_clone_url_leads_neither_to_this_machine_nor_to_it
         let error = revision(&w, &sources_with(&w.mirrors(), events.clone(), settings), &local).await.unwrap_err();
         assert!(matches!(error, SourceError::NotYet(_)), "{error}");
     }
-    let mut small = FetchAllowance { most: 10_000, came: 0 };
+    let mut small = FetchAllowance { most: 10_000, ..allowance() };
     let asked = request(&w, &head, &["fork.git"]);
     let error = here.pull_request_revision(&address(&w.owner), &asked, &mut small).await.unwrap_err();
     assert!(matches!(error, SourceError::NotYet(_)), "{error}");

@@ -371,3 +371,25 @@ async fn a_head_that_moves_while_it_runs_is_a_run_beside_it_or_in_its_place_as_t
     assert!(ended["why"].as_str().unwrap().contains("cancelled by run"), "{ended}");
     proposed.run_is(&find(beside), "running").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pull_request_is_lost_and_none_runs_twice_whenever_the_coordinator_is_killed() {
+    const REQUESTS: usize = 12;
+    let proposed = Proposed::new(&[(CI, ON_PULL_REQUEST)]).await;
+    let owner = proposed.followed.world.owner.clone();
+    let mut coordinator = proposed.followed.start();
+    for number in 0..REQUESTS {
+        let topic = proposed.topic(&format!("t{number}"), "a thing", &[("a", &number.to_string())]);
+        proposed.open(&owner, &topic, &[]).await;
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..400))).await;
+        if number % 4 == 2 {
+            coordinator.kill().unwrap();
+            coordinator = proposed.followed.pool.coordinator().unwrap();
+        }
+    }
+    let runs = proposed.runs(REQUESTS).await;
+    let mut numbers: Vec<&str> = runs.iter().filter_map(|run| run["branch"].as_str()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), REQUESTS, "{numbers:?}");
+}

@@ -4,13 +4,14 @@
 //! (see `following`); here their heads are fetched few at a time, in lanes of their authors, so that servers of their choice
 //! keep nobody else waiting.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use nostr::Event;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use triggers::{
     decision,
-    outsider_rates::RateLimits,
+    outsider_rates::{RateExceeded, RateLimits},
     pull_request::{Activity, PullRequest, PullRequestState},
     skip,
 };
@@ -35,8 +36,13 @@ use source::{
 };
 use store::{Change, ClaimedWork, NewWork, PullRequestChange, StoreError, WorkKind};
 
-/// Heads of outsiders that are fetched at the same time.
-static FOREIGN: Semaphore = Semaphore::const_new(4);
+/// Heads of outsiders that are fetched at the same time: in all, and of one repository or author.
+pub(in super::super) const FOREIGN_PLACES: [usize; 2] = [6, 2];
+/// How long the servers of one such head may take.
+const FOREIGN_TIME: Duration = Duration::from_secs(60);
+/// How long such a head waits for its turn (ms), and how often it is looked whether that came where much was fetched lately.
+const FOREIGN_WAIT: Millis = 2 * 3_600_000;
+const FOREIGN_AGAIN: Millis = 5 * 60_000;
 /// MiB that one fetch of such a head may bring, and all of them within an hour.
 const FOREIGN_MIB: u32 = 64;
 pub(in super::super) const FOREIGN_MIB_RATES: RateLimits = RateLimits { author: 128, repository: 512, all: 2048 };
@@ -87,6 +93,14 @@ impl PullRequestStart {
         let row = NewWork::new(id, WorkKind::Trigger, None, self.noticed_at).in_lane(lane);
         Ok(row.with_payload(&TriggerTask::PullRequest(Box::new(self)))?.into())
     }
+}
+
+/// Why the head of an outsider is not fetched now.
+enum NotNow {
+    /// Others are.
+    Busy,
+    /// Enough was within this hour.
+    Exceeded(RateExceeded),
 }
 
 /// Something that happened to a pull request, with all that its runs are made of.
@@ -180,13 +194,21 @@ impl TriggerWork {
         let is_known = repository.owner == *author || followed.maintainers.contains(author) || policy.trusts(author);
         let found = match is_known {
             true => {
-                let mut allowance = FetchAllowance { most: u64::MAX, came: 0 };
+                let mut allowance = FetchAllowance { most: u64::MAX, time: None, came: 0 };
                 self.sources.pull_request_revision(repository, request, &mut allowance).await
             }
             false => match self.foreign_revision(repository, request).await {
                 Ok(found) => found,
-                Err(why) if self.may_wait(start.noticed_at) => return Ok(later(self, row, why)),
-                Err(why) => Err(SourceError::Refused(why)),
+                Err(NotNow::Busy) => {
+                    return Ok(later(self, row, "heads of other pull requests are being fetched".into()));
+                }
+                Err(NotNow::Exceeded(why)) => {
+                    let (why, now) = (format!("its head is not fetched: {why}"), self.run_service.now());
+                    if now.saturating_sub(start.noticed_at) < FOREIGN_WAIT {
+                        return Ok(Outcome::Store(vec![row.retry(now.saturating_add(FOREIGN_AGAIN), why)]));
+                    }
+                    Err(SourceError::Refused(why))
+                }
             },
         };
         let revision = match found {
@@ -231,13 +253,12 @@ impl TriggerWork {
         &self,
         repository: &Repository,
         request: &PullRequest,
-    ) -> Result<Result<PullRequestRevision, SourceError>, String> {
-        let busy = |_| "heads of other pull requests are being fetched".to_owned();
-        let _place = FOREIGN.try_acquire().map_err(busy)?;
+    ) -> Result<Result<PullRequestRevision, SourceError>, NotNow> {
         let (author, address, now) = (&request.author, &repository.address, self.run_service.now());
-        let taken = self.foreign.lock().take(author, address, FOREIGN_MIB, now);
-        taken.map_err(|why| format!("its head is not fetched: {why}"))?;
-        let mut allowance = FetchAllowance { most: u64::from(FOREIGN_MIB) << 20, came: 0 };
+        let _place = self.foreign_places.enter([address, author]).ok_or(NotNow::Busy)?;
+        self.foreign.lock().take(author, address, FOREIGN_MIB, now).map_err(NotNow::Exceeded)?;
+        let most = u64::from(FOREIGN_MIB) << 20;
+        let mut allowance = FetchAllowance { most, time: Some(FOREIGN_TIME), came: 0 };
         let found = self.sources.pull_request_revision(repository, request, &mut allowance).await;
         let came = u32::try_from(allowance.came.div_ceil(1 << 20)).unwrap_or(u32::MAX);
         self.foreign.lock().give_back(author, address, FOREIGN_MIB.saturating_sub(came), now);
