@@ -13,7 +13,6 @@ use std::{
 };
 
 use anyhow::Context;
-use futures::future::BoxFuture;
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use nostr::{Event, EventId, JsonUtil, Keys, Kind, PublicKey};
 use parking_lot::{Mutex, MutexGuard};
@@ -23,7 +22,7 @@ use tokio::{
 };
 
 use config::Config;
-use domain::run::{Millis, RunRequest};
+use domain::run::Millis;
 use store::{Batch, Change, PendingEvent, Store, StoreError};
 
 use self::{
@@ -38,11 +37,12 @@ use super::{
     delivery::Audience,
     history::AnswerHistory,
     policy::{AuthorStanding, Policy},
-    protocol::{EventMeaning, Ignored, Protocol, Protocols, ReadContext, Refusal, Rejection, Secrets},
+    protocol::{EventMeaning, Ignored, Protocol, Protocols, ReadContext, Refusal, Rejection},
     relays::{Relays, normal},
 };
 
 mod cancel;
+mod handler;
 mod partner;
 mod pending;
 mod reader;
@@ -52,6 +52,8 @@ mod service;
 mod shares;
 mod triage;
 mod unread;
+
+pub use self::handler::{CancelRequest, RequestHandler};
 
 /// Ids of events that are known.
 const KNOWN_IDS: usize = 8192;
@@ -69,35 +71,6 @@ const FOLLOW: Duration = Duration::from_secs(1);
 const LOOK_UP: Duration = Duration::from_secs(8);
 /// A request that could not be stored is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
-
-/// What intake hands requests to. Every call may be repeated.
-pub trait RequestHandler: Send + Sync + 'static {
-    /// A request that was read well. `settle` belongs into the transaction that stores the run: it fails with
-    /// [`StoreError::Seen`] where the request was taken in before, which is success. A refusal: nothing was stored.
-    fn accept(
-        &self,
-        request: RunRequest,
-        secrets: Secrets,
-        settle: Batch,
-    ) -> BoxFuture<'_, anyhow::Result<Option<Refusal>>>;
-    /// A request that gets a reason instead of a run. `settle` as above, with the events of the answer.
-    fn refuse(&self, refusal: Refusal, audience: Audience, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
-    /// Somebody asks to end the run of this request. Returns whether there is such a run, theirs to end or not.
-    fn cancel(&self, request: EventId, cancel: CancelRequest) -> BoxFuture<'_, anyhow::Result<bool>>;
-    /// Somebody asks that a repository be served from now on, or no more. `relay` had the event. `settle` as above.
-    fn service(&self, event: Event, relay: String, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
-    /// Requests whose runs have not ended: the newest of each author first, then the second of each, and so on.
-    fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<EventId>>>;
-}
-
-/// Who asks to end a run, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CancelRequest {
-    /// By an event of its protocol, which maintainers of the repository may send too.
-    Cancel(PublicKey),
-    /// By a deletion of the request (NIP-09), which is its author's alone.
-    Deletion(PublicKey),
-}
 
 #[derive(Debug)]
 struct Memory {

@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use triggers::pull_request::{Head, PullRequest, PullRequestState, Status};
 
 use super::{
-    RepositoryMirrors, SourceError, WantedObject,
+    RepositoryMirrors, SourceError,
     address::{check_commit, check_ref},
     announcement::State,
     commit_files::CommitFiles,
+    fetching::WantedObject,
     git::{GitError, Mirror},
     maintenance::remove_stale_locks,
     merge::Merge,
