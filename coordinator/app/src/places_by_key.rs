@@ -13,7 +13,7 @@ pub(super) struct PlacesByKey {
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place<'a>(&'a PlacesByKey, [String; 2]);
+pub(super) struct TakenPlace<'a>(&'a PlacesByKey, [String; 2]);
 
 impl PlacesByKey {
     /// So many in all, and so many of one key.
@@ -22,7 +22,7 @@ impl PlacesByKey {
     }
 
     /// A place for work of these keys; `None`: there is none for it.
-    pub(super) fn enter(&self, keys: [&String; 2]) -> Option<Place<'_>> {
+    pub(super) fn enter(&self, keys: [&String; 2]) -> Option<TakenPlace<'_>> {
         let [all, each] = self.limits;
         let mut taken = self.taken.lock();
         let of = |key: &String| taken.iter().filter(|place| place.contains(key)).count();
@@ -31,11 +31,11 @@ impl PlacesByKey {
         }
         let keys = keys.map(Clone::clone);
         taken.push(keys.clone());
-        Some(Place(self, keys))
+        Some(TakenPlace(self, keys))
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for TakenPlace<'_> {
     fn drop(&mut self) {
         let mut taken = self.0.taken.lock();
         if let Some(place) = taken.iter().position(|place| *place == self.1) {

@@ -38,7 +38,7 @@ impl AnswerHistory<'_> {
         let filters =
             |some| self.protocols.iter().flat_map(move |protocol| protocol.answer_filters(&self.us, Some(some)));
         let filters: Vec<Filter> = requests.chunks(REQUESTS).flat_map(filters).collect();
-        let answers = self.ask(&filters).await?;
+        let answers = self.query(&filters).await?;
         Ok(self.requests_of(answers.iter().flatten()).filter(|id| requests.contains(id)).collect())
     }
 
@@ -50,7 +50,7 @@ impl AnswerHistory<'_> {
         let filters = self.protocols.iter().flat_map(|protocol| protocol.answer_filters(&self.us, None));
         let filters: Vec<Filter> =
             filters.map(|filter| filter.since(Timestamp::from_secs(since)).limit(ANSWERS)).collect();
-        let answers = self.ask(&filters).await?;
+        let answers = self.query(&filters).await?;
         let all_were_told = answers.iter().all(|answer| answer.len() < ANSWERS);
         Ok(all_were_told.then(|| self.requests_of(answers.iter().flatten()).collect()))
     }
@@ -60,7 +60,7 @@ impl AnswerHistory<'_> {
     }
 
     /// What our own relays answer, to each filter.
-    async fn ask(&self, filters: &[Filter]) -> Result<Vec<Vec<Event>>, RelayError> {
+    async fn query(&self, filters: &[Filter]) -> Result<Vec<Vec<Event>>, RelayError> {
         let ours = self.config.write.iter().chain(&self.config.read);
         let urls: HashSet<String> = ours.filter_map(|url| normal(url)).collect();
         let asked = urls.iter().map(|url| async move {
@@ -93,7 +93,7 @@ mod tests {
     use nostr_relay_builder::{LocalRelay, RelayBuilder, builder::RateLimit};
 
     use super::*;
-    use crate::{protocol::hive_ci::HiveCi, relays::Answer};
+    use crate::relays::Answer;
 
     #[tokio::test]
     async fn answers_of_some_time_are_told_at_once_unless_there_are_too_many() {
@@ -112,7 +112,7 @@ mod tests {
             let event = event.custom_created_at(Timestamp::from_secs(at)).sign_with_keys(&keys).unwrap();
             assert_eq!(relays.send(&url, &event).await, Answer::Taken);
         };
-        let (protocols, wait) = (Protocols::new(&[&HiveCi]), Duration::from_secs(8));
+        let (protocols, wait) = (Protocols::new(&[&crate::protocol::hive_ci::HiveCi]), Duration::from_secs(8));
         let history = AnswerHistory { relays: &relays, config: &config, protocols, us: keys.public_key(), wait };
         answer(1, 1000).await;
         answer(2, 2000).await;
