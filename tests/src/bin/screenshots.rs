@@ -2,7 +2,10 @@
 
 #![allow(clippy::print_stdout)]
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -58,6 +61,62 @@ const DOCS: &str = "name: Docs\non: [push, workflow_dispatch]\njobs:\n  pages:\n
 const WAITS: &str = ".github/workflows/gpu.yml";
 const GPU: &str = "name: Train\non: [push, workflow_dispatch]\njobs:\n  train:\n    runs-on: gpu\n    steps:\n      - run: nvidia-smi\n";
 
+const SLOW: &str = ".github/workflows/soak.yml";
+const SOAK: &str = r#"name: Soak
+on: workflow_dispatch
+jobs:
+  prepare:
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo "the data is there"
+  soak:
+    name: Soak (${{ matrix.store }})
+    needs: prepare
+    runs-on: ubuntu-latest
+    strategy:
+      max-parallel: 1
+      matrix:
+        store: [sqlite, postgres]
+    steps:
+      - run: for number in $(seq 1 600); do echo "round $number"; sleep 1; done
+"#;
+const DEPLOY: &str = ".github/workflows/deploy.yml";
+const DEPLOYS: &str = r#"name: Deploy
+on: workflow_dispatch
+jobs:
+  build:
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo built
+  deploy:
+    needs: build
+    runs-on: ubuntu-latest
+    environment: production
+    steps:
+      - run: echo deployed
+"#;
+const TESTED: &str = ".github/workflows/tests.yml";
+const TESTS: &str = r#"name: Tests
+on: workflow_dispatch
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - uses: actions/upload-artifact@v4
+        with: { name: test-results, path: junit.xml }
+      - run: exit 1
+"#;
+const FIRST: &str = r#"<testsuites><testsuite name="store">
+<testcase classname="store::upgrade" name="runs of version 3 are read" time="1.82"><failure message="expected 4, got 5">thread panicked at tests/upgrade.rs:81:9:
+assertion `left == right` failed
+  left: 4
+ right: 5</failure></testcase>
+<testcase classname="store::upgrade" name="runs of version 2 are read" time="0.91"/>
+<testcase classname="store::rows" name="a stale write is refused" time="0.04"/>
+<testcase classname="store::postgres" name="a connection that was lost is made anew"><skipped message="no database"/></testcase>
+</testsuite></testsuites>"#;
+
 const NIGHT: &str = ".github/workflows/nightly.yml";
 const NIGHTLY: &str = r#"# Tried as a definition before it is committed
 name: Nightly
@@ -98,8 +157,12 @@ async fn main() -> Result<()> {
     let Args { folder, height } = Args::parse();
     std::fs::create_dir_all(&folder)?;
     let data = tempfile::tempdir()?;
-    let dev = Dev::start(&data.path().join("data"), &["--sandbox", "host"])?;
-    let world = World::new(&dev.relay, &[(FILE, WORKFLOW), (GREEN, DOCS), (WAITS, GPU)]).await?;
+    let dev = Dev::start(
+        &data.path().join("data"),
+        &["--sandbox", "host", "--set", "environments=[{name = \"production\", repository = \"*\"}]"],
+    )?;
+    let files = [(FILE, WORKFLOW), (GREEN, DOCS), (WAITS, GPU)];
+    let world = World::new(&dev.relay, &files).await?;
     let ended = async |path: &str| -> Result<(Event, Event)> {
         let (run, job) = world.send(&world.press(dev.pubkey, path)).await?;
         world.listener.end(&run, &job, Duration::from_secs(300)).await?;
@@ -155,14 +218,72 @@ async fn main() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(300)).await;
         browser.client.refresh().await?;
     }
-    for (scheme, width) in [("light", 1280), ("dark", 1280), ("phone", 390)] {
+    let camera = Camera { browser: &browser, folder: &folder, http: &dev.http, height };
+    camera.take(&pages).await?;
+
+    // What only those see who are signed in, and what goes on.
+    let second = FIRST.replace(
+        "name=\"a stale write is refused\" time=\"0.04\"/>",
+        "name=\"a stale write is refused\" time=\"0.04\"><failure message=\"it was taken\"/></testcase>",
+    );
+    let more = [(SLOW, SOAK), (DEPLOY, DEPLOYS), (TESTED, TESTS)];
+    world.push("Keep the results of tests", &[&more[..], &[("junit.xml", FIRST)]].concat()).await?;
+    ended(TESTED).await?;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    world.push("Refuse stale writes", &[("junit.xml", second.as_str())]).await?;
+    let (_, tested) = ended(TESTED).await?;
+    let (_, waiting) = world.send(&world.press(dev.pubkey, DEPLOY)).await?;
+    let (_, running) = world.send(&world.press(dev.pubkey, SLOW)).await?;
+    let signer = browser.sign_with(world.owner.clone()).await?;
+    browser.client.goto(&dev.http).await?;
+    browser.sign_in().await?;
+    browser
+        .until(
+            "[...document.querySelectorAll('#who button')].some((button) => button.textContent === 'Sign out') && 'in'",
+        )
+        .await?;
+    for (id, seen) in [(&waiting.id, ".approval button"), (&running.id, "aside .jobs .running")] {
+        browser.client.goto(&format!("{}/runs/{}", dev.http, id.to_hex())).await?;
+        browser.until(&format!("document.querySelector('{seen}') && 'there'")).await?;
+    }
+    let pages = [
+        ("running", format!("/runs/{}", running.id.to_hex())),
+        ("waiting", format!("/runs/{}", waiting.id.to_hex())),
+        ("tests", format!("/runs/{}#tests", tested.id.to_hex())),
+        ("signed-in", format!("/runs/{job}")),
+        ("settings", format!("/repositories/{}/settings", world.address())),
+    ];
+    camera.take(&pages).await?;
+    signer.abort();
+    Ok(())
+}
+
+/// What takes pictures of pages.
+struct Camera<'a> {
+    browser: &'a Browser,
+    folder: &'a Path,
+    http: &'a str,
+    height: u32,
+}
+
+impl Camera<'_> {
+    /// Takes pages, by their names, light, dark and on a phone.
+    async fn take(&self, pages: &[(&str, String)]) -> Result<()> {
+        for (scheme, width) in [("light", 1280), ("dark", 1280), ("phone", 390)] {
+            self.take_as(scheme, width, pages).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_as(&self, scheme: &str, width: u32, pages: &[(&str, String)]) -> Result<()> {
+        let Self { browser, folder, http, height } = self;
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         browser.devtools("Emulation.setDeviceMetricsOverride", size).await?;
         let scheme_of = if scheme == "dark" { "dark" } else { "light" };
         let feature = json!({"features": [{"name": "prefers-color-scheme", "value": scheme_of}]});
         browser.devtools("Emulation.setEmulatedMedia", feature).await?;
-        for (name, path) in &pages {
-            browser.client.goto(&format!("{}{path}", dev.http)).await?;
+        for (name, path) in pages {
+            browser.client.goto(&format!("{http}{path}")).await?;
             // What a script draws is there a frame after the page is.
             browser.until("document.readyState === 'complete' && (!document.getElementById('log') || document.querySelector('#log .row .text')) && (!document.getElementById('colours') || !document.getElementById('colours').hidden)").await?;
             let file = folder.join(format!("{name}-{scheme}.png"));
@@ -170,6 +291,6 @@ async fn main() -> Result<()> {
             std::fs::write(&file, picture).with_context(|| format!("cannot write {}", file.display()))?;
             println!("{}", file.display());
         }
+        Ok(())
     }
-    Ok(())
 }
