@@ -281,6 +281,10 @@ bases = ["https://github.com"]
 requests = true
 # Repositories all of whose runs are reported job by job: 30617:<owner>:<id>, <npub>/<id> or naddr1….
 repositories = []
+# In a pool where everybody may run: repositories of one owner that those may have served whom the policy does not know, and
+# repositories of all owners together.
+requests_of_owner = 20
+requests_in_all = 1000
 
 # Workflow files that are events of a repository's maintainers (kind 35417): "off", "missing-only" (they stand for a
 # file where the commit has none) or "override". A repository may say so for itself in .github/longshore.yml.
