@@ -1,7 +1,10 @@
 //! NIP-C1 from outside: triggers, services and results, on a relay whose events strict readers judge.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use longshore_tests::{
     harness::{
@@ -12,7 +15,7 @@ use longshore_tests::{
     },
     oracle::ngit,
 };
-use nostr::{Event, Keys, Kind, PublicKey, Timestamp};
+use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, Timestamp, nips::nip44};
 use sha2::{Digest, Sha256};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -50,6 +53,13 @@ impl Stage {
 
     async fn send(&self, by: &Keys, kind: u16, tags: Vec<Vec<String>>) -> Event {
         let event = sign(by, kind, tags).unwrap();
+        self.world.listener.publish(&event).await.unwrap();
+        event
+    }
+
+    /// The same dated some seconds later, so that it is another event.
+    async fn send_at(&self, by: &Keys, kind: u16, tags: Vec<Vec<String>>, later: u64) -> Event {
+        let event = sign_at(by, kind, tags, Timestamp::now() + later).unwrap();
         self.world.listener.publish(&event).await.unwrap();
         event
     }
@@ -120,6 +130,126 @@ async fn t71_a_maintainers_trigger_runs_one_workflow_and_every_job_of_it_is_repo
     let heard = stage.until(|_| true).await;
     assert_eq!(concluded(&heard).len(), 1, "and what is asked for in the other family alone is answered there alone");
     assert_eq!(of(&heard, kind::WORKFLOW_RESULT, &press.publisher.public_key()).len(), 1);
+}
+
+/// Says which token a job has: a hash of it, for the token itself is masked.
+const TOKEN: &str = "name: CI\non: push\njobs:\n  tell:\n    runs-on: ubuntu-latest\n    steps:\n      - env:\n          TOKEN: ${{ secrets.TOKEN }}\n        run: echo \"hash-of-token $(printf %s \"$TOKEN\" | sha256sum | cut -c1-16)\"\n";
+
+/// Secrets as a maintainer sends them.
+struct Sender {
+    by: Keys,
+    address: String,
+    /// The pool, its key for secrets, and the advertisement that names it.
+    us: PublicKey,
+    recipient: PublicKey,
+    advertisement: Event,
+}
+
+impl Sender {
+    fn update(&self, at: u64, set: &serde_json::Value, remove: &[&str]) -> Event {
+        let text = serde_json::json!({
+            "author": self.by.public_key().to_hex(), "created_at": at, "set": set, "remove": remove,
+        });
+        let once = Keys::generate();
+        let sealed = nip44::encrypt(once.secret_key(), &self.recipient, text.to_string(), nip44::Version::V2).unwrap();
+        let [us, sender, recipient] = [self.us, once.public_key(), self.recipient].map(|key| key.to_hex());
+        let tags = [
+            vec!["a", &self.address],
+            vec!["p", &us],
+            vec!["e", &self.advertisement.id.to_hex(), "", "secrets-key"],
+            vec!["sender", &sender],
+            vec!["recipient", &recipient],
+            vec!["encryption", "nip44-v2"],
+        ]
+        .map(|tag| Tag::parse(tag).unwrap());
+        let builder = EventBuilder::new(Kind::from(29846), sealed).tags(tags).custom_created_at(Timestamp::from(at));
+        builder.sign_with_keys(&self.by).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn t75_secrets_that_a_maintainer_sends_are_given_replaced_removed_and_do_not_come_back() {
+    let mut stage = Stage::new().await;
+    stage.commit = stage.world.push("token", &[(PATH, TOKEN)]).await.unwrap();
+    let (owner, us) = (stage.world.owner.clone(), stage.dev.pubkey);
+    stage.send(&owner, 9843, vec![vec!["a".into(), stage.world.address()], vec!["p".into(), us.to_hex()]]).await;
+    let offers = |heard: &[Event]| !of(heard, 39844, &us).is_empty() && !of(heard, 19843, &us).is_empty();
+    let advertisement = of(&stage.until(offers).await, 19843, &us).pop().unwrap();
+    let named = advertisement.tags.iter().find(|tag| tag.as_slice()[0] == "secrets-key").unwrap().as_slice();
+    assert_eq!((named[1].as_str(), named[3].as_str()), ("nip44-v2", stage.world.relay.as_str()));
+    let recipient = PublicKey::from_hex(&named[2]).unwrap();
+    let address = stage.world.address();
+    let sender = Sender { by: owner.clone(), address, us, recipient, advertisement };
+    let nothing = serde_json::json!({});
+    let token = |value: &str| serde_json::json!({"TOKEN": value});
+    let hash = |value: &str| hex::encode(Sha256::digest(value))[..16].to_owned();
+    // What was sent before a mark is read once the mark is there.
+    let sent = async |updates: Vec<Event>, mark: Event, name: &str| {
+        for event in updates.iter().chain([&mark]) {
+            stage.world.listener.publish(event).await.unwrap();
+        }
+        let until = Instant::now() + LIMIT;
+        loop {
+            let mut list = Command::new(binary("longshore").unwrap());
+            list.args([
+                "secret",
+                "list",
+                "--json",
+                "--repository",
+                &stage.world.address(),
+                "--server",
+                &stage.dev.http,
+            ]);
+            let listed = list.env("LONGSHORE_NSEC", owner.secret_key().to_secret_hex()).output().unwrap();
+            if String::from_utf8_lossy(&listed.stdout).contains(&format!("\"{name}\"")) {
+                return;
+            }
+            assert!(Instant::now() < until, "{listed:?}\n{}", stage.dev.process.text());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let mut ran = 0;
+    let mut told = async || {
+        let mut tags = stage.trigger();
+        tags.retain(|tag| tag[0] != "w");
+        tags.push(vec!["w".into(), PATH.into(), hex::encode(Sha256::digest(TOKEN))]);
+        stage.send_at(&owner, 9840, tags, ran).await;
+        ran += 1;
+        let heard = stage.until(|heard| of(heard, 9841, &us).len() >= ran as usize).await;
+        let said = of(&heard, 9841, &us).pop().unwrap().content;
+        said.lines()
+            .find_map(|line| line.split("hash-of-token ").nth(1).filter(|hash| hash.len() == 16))
+            .unwrap_or(&said)
+            .to_owned()
+    };
+    let at = Timestamp::now().as_secs();
+    let stranger = Keys::generate();
+    let foreign =
+        Sender { by: stranger.clone(), address: format!("30617:{}:my-repo", stranger.public_key()), ..sender };
+    let forged = foreign.update(at + 9, &token("of a stranger"), &[]);
+    let sender = Sender { by: owner.clone(), address: stage.world.address(), ..foreign };
+    sent(
+        vec![sender.update(at, &token("first"), &[]), forged],
+        sender.update(at, &serde_json::json!({"A": "first mark"}), &[]),
+        "A",
+    )
+    .await;
+    assert_eq!(told().await, hash("first"), "given");
+    let late = sender.update(at + 2, &token("late"), &[]);
+    sent(
+        vec![sender.update(at + 1, &token("second"), &[])],
+        sender.update(at, &serde_json::json!({"B": "second mark"}), &[]),
+        "B",
+    )
+    .await;
+    assert_eq!(told().await, hash("second"), "replaced");
+    sent(
+        vec![sender.update(at + 3, &nothing, &["TOKEN"]), late],
+        sender.update(at, &serde_json::json!({"C": "third mark"}), &[]),
+        "C",
+    )
+    .await;
+    assert_eq!(told().await, hash(""), "removed, and what comes late does not bring it back");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{FutureExt, future::BoxFuture};
 use nostr::{Event, EventId};
 
-use super::{log_publisher::LogPublisher, repository_services, run_service::RunService};
+use super::{log_publisher::LogPublisher, repository_services, run_service::RunService, secret_updates::SecretUpdates};
 use domain::run::{Rerun, RunEvent, RunRequest, RunState};
 use logs::act_format;
 use nostr_client::{
@@ -28,6 +28,7 @@ pub(super) struct Admission {
     pub(super) policy: Policy,
     pub(super) log_publisher: LogPublisher,
     pub(super) limits: config::NipC1,
+    pub(super) secret_updates: SecretUpdates,
 }
 
 impl Admission {
@@ -212,6 +213,14 @@ impl RequestHandler for Admission {
             let look = repository_services::look_at(&address, self.run_service.now())?;
             batch.extend([ServiceChange::Wish(wish).into(), look]);
             Ok(self.run_service.store().commit(batch).await?)
+        }
+        .boxed()
+    }
+
+    fn secrets(&self, event: Event, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+        async move {
+            self.secret_updates.take(&event).await?;
+            Ok(self.run_service.store().commit(settle).await?)
         }
         .boxed()
     }

@@ -30,6 +30,7 @@ mod run_reporter;
 mod run_secrets;
 mod run_service;
 mod run_trace;
+mod secret_updates;
 mod served_repositories;
 mod state_cache;
 mod subsystems;
@@ -123,7 +124,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Ru
     stages.until_stopped("offers", services.keep_offer(offer));
 
     let (load, watched) = watch::channel(PoolLoad::default());
-    let advertiser = Advertiser::new(parts.keys.clone(), parts.relays.clone(), config, now);
+    let advertiser = Advertiser::new(parts.keys.clone(), parts.relays.clone(), config, now, parts.secrets_keys.clone());
     let pubkey = parts.keys.public_key();
     stages.until_stopped("load", watch_load(parts.store, parts.dispatch, load));
     let advertised = advertiser.announce(*watched.borrow()).await?;

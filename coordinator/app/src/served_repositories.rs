@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use config::Config;
 use domain::run::RunRequest;
-use nostr_client::protocol::nip_c1;
+use nostr_client::protocol::nip_c1::{self, RepositoryAddress};
 
 /// The repositories that are served now. Clones share it.
 #[derive(Debug, Clone)]
@@ -59,6 +59,19 @@ impl ServedRepositories {
         let repository = &request.repository;
         let found = |service: &Service| service.request.clone();
         self.find(&repository.address, &repository.owner, &repository.identifier, found)?
+    }
+
+    /// The address by which a repository is served that one of its maintainers announces.
+    pub(super) fn address_of(&self, named: &RepositoryAddress) -> Option<String> {
+        let served = self.served.borrow();
+        let address = named.address();
+        if served.contains_key(&address) {
+            return Some(address);
+        }
+        let is_it = |(known, service): &(&String, &Service)| {
+            known.splitn(3, ':').nth(2) == Some(&named.identifier) && service.maintainers.contains(&named.owner)
+        };
+        served.iter().find(is_it).map(|(known, _)| known.clone())
     }
 
     /// What is known of a repository that is served: by its address, or by that of another announcement of it.
@@ -137,6 +150,8 @@ mod tests {
             assert!(served.reports(&request(key, "repo")));
             assert_eq!(served.request_of(&request(key, "repo")), Some(by.clone()));
             assert!(!served.reports(&request(key, "other")));
+            let named = RepositoryAddress::parse(&format!("30617:{key}:repo"), "").unwrap();
+            assert_eq!(served.address_of(&named), Some(format!("30617:{owner}:repo")));
         }
         assert!(!served.reports(&request(&stranger, "repo")), "whoever announces one of that name");
         served.set(&format!("30617:{owner}:repo"), None);

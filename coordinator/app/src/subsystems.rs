@@ -31,6 +31,7 @@ use super::{
     restored, retention,
     run_reporter::RunReporter,
     run_service::{RunService, RunServiceConfig},
+    secret_updates::SecretUpdates,
     served_repositories::ServedRepositories,
     trigger_work::{FOREIGN_MIB_RATES, FOREIGN_PLACES, TriggerWork},
 };
@@ -45,6 +46,7 @@ use nostr_client::{
     intake::{Counted, Intake, IntakeConfig},
     outbox::Outbox,
     policy::Policy,
+    protocol::nip_c1::SecretsKeys,
     publish::Publisher,
     relays::{Relays, normal},
     remote_signer::RemoteSigners,
@@ -75,6 +77,8 @@ pub(super) struct Subsystems {
     /// Id of this coordinator in leases and claims.
     coordinator: String,
     settings: web::Settings,
+    /// What maintainers encrypt secrets for; not kept.
+    pub(super) secrets_keys: Arc<Mutex<SecretsKeys>>,
 }
 
 impl Subsystems {
@@ -159,6 +163,7 @@ impl Subsystems {
             actions_api,
             coordinator,
             settings,
+            secrets_keys: Arc::default(),
         };
         Ok((built, registry))
     }
@@ -245,6 +250,13 @@ impl Subsystems {
             policy: self.policy.clone(),
             log_publisher: self.log_publisher.clone(),
             limits: self.config.nip_c1.clone(),
+            secret_updates: SecretUpdates {
+                run_service: self.run_service.clone(),
+                sources: self.sources.clone(),
+                policy: self.policy.clone(),
+                keys: self.secrets_keys.clone(),
+                us: self.keys.public_key(),
+            },
         };
         IntakeConfig {
             keys: self.keys.clone(),

@@ -1,17 +1,18 @@
 //! The pool's advertisement (10100), its relay list (10002), and what it offers to repositories (19843, 19844): how clients find
 //! us and see that we are alive.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use nostr::{Event, EventBuilder, Keys, Kind, Tag, TagKind, Timestamp};
+use nostr::{Event, EventBuilder, Keys, Kind, PublicKey, Tag, TagKind, Timestamp};
+use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 
 use config::Config;
 
 use super::{
     Clock,
-    protocol::nip_c1::ServiceOffer,
+    protocol::nip_c1::{self, LONGEST_ADVERTISED, SecretsKeys, ServiceOffer},
     relays::{Answer, Relays, normal},
     tags::tag,
 };
@@ -24,6 +25,8 @@ const EVERY: Duration = Duration::from_secs(90);
 const OFFERED: Duration = Duration::from_secs(15 * 60);
 /// A change is told after this, with those that follow it at once.
 const DEBOUNCE: Duration = Duration::from_secs(3);
+/// Relays that are named for secrets.
+const INBOXES: usize = 8;
 /// How long a relay may take.
 const WAIT: Duration = Duration::from_secs(20);
 /// What clients look for before they offer a pool, with the versions whose behaviour we follow.
@@ -89,14 +92,21 @@ fn list(name: &str, values: &[&str]) -> Tag {
 pub struct Advertiser {
     keys: Keys,
     relays: Relays,
-    config: std::sync::Arc<Config>,
+    config: Arc<Config>,
     clock: Clock,
+    secrets_keys: Arc<Mutex<SecretsKeys>>,
 }
 
 impl Advertiser {
     /// Joins what advertising needs.
-    pub fn new(keys: Keys, relays: Relays, config: std::sync::Arc<Config>, clock: Clock) -> Self {
-        Self { keys, relays, config, clock }
+    pub fn new(
+        keys: Keys,
+        relays: Relays,
+        config: Arc<Config>,
+        clock: Clock,
+        secrets_keys: Arc<Mutex<SecretsKeys>>,
+    ) -> Self {
+        Self { keys, relays, config, clock, secrets_keys }
     }
 
     /// Publishes relay list and advertisement once. Returns each relay with its answer.
@@ -134,9 +144,8 @@ impl Advertiser {
     pub async fn run_offers(&self, mut offers: watch::Receiver<Option<ServiceOffer>>) {
         loop {
             let offer = offers.borrow_and_update().clone();
-            let us = self.keys.public_key();
-            for draft in offer.iter().flat_map(|offer| offer.drafts(&us, (self.clock)() / 1000)) {
-                let sent = async { Ok::<_, anyhow::Error>(self.send(&draft.event.sign_with_keys(&self.keys)?).await) };
+            for event in offer.iter().flat_map(|offer| self.offered(offer)) {
+                let sent = async { Ok::<_, anyhow::Error>(self.send(&event?).await) };
                 if let Err(error) = sent.await {
                     tracing::error!("what is offered to repositories was not published: {error:#}");
                 }
@@ -149,6 +158,27 @@ impl Advertiser {
                 }
             }
         }
+    }
+
+    /// What is offered now, with the key that secrets are encrypted for.
+    fn offered(&self, offer: &ServiceOffer) -> [anyhow::Result<Event>; 2] {
+        let (us, stamp) = (self.keys.public_key(), (self.clock)() / 1000);
+        let mut offer = offer.clone();
+        offer.offer.secrets_key = self.secrets_key(stamp);
+        offer.drafts(&us, stamp).map(|draft| {
+            let event = draft.event.sign_with_keys(&self.keys)?;
+            if event.kind == Kind::from(nip_c1::ADVERTISEMENT) {
+                // Before anybody can answer it.
+                self.secrets_keys.lock().advertised(event.id, stamp, stamp + LONGEST_ADVERTISED);
+            }
+            Ok(event)
+        })
+    }
+
+    /// For whom secrets are encrypted, and where they are sent; `None`: none are taken.
+    fn secrets_key(&self, stamp: u64) -> Option<(PublicKey, Vec<String>)> {
+        let inboxes = self.config.relays.read.iter().filter_map(|url| normal(url)).take(INBOXES).collect();
+        self.config.nip_c1.requests.then(|| (self.secrets_keys.lock().current(stamp), inboxes))
     }
 
     async fn publish(&self, event: EventBuilder) -> anyhow::Result<Vec<(String, Answer)>> {

@@ -304,6 +304,7 @@ impl<D: RequestHandler> Inner<D> {
             EventMeaning::Request { partner } => self.request(protocol, relay, event, Ok(partner)).await,
             EventMeaning::Partner => self.partner(event).await,
             EventMeaning::Service => self.service(relay, event).await,
+            EventMeaning::SecretUpdate => self.secrets(event).await,
             EventMeaning::Cancel(requests) => self.cancel(event, requests, CancelRequest::Cancel(event.pubkey)).await,
             EventMeaning::Rejected(Rejection::Ignored(why)) => {
                 self.count(event, why);

@@ -130,6 +130,9 @@ pub enum EventMeaning {
     /// It asks that a repository be served from now on, or no more. Whoever serves it reads what it says, and looks at who
     /// may ask.
     Service,
+    /// It gives or removes secrets of a repository. Whoever has the keys that it is encrypted for reads it, and looks at who
+    /// may give them.
+    SecretUpdate,
     /// Ends the runs of these requests. Whoever knows them checks that their author, or a maintainer, asks for it.
     Cancel(Vec<EventId>),
     /// It becomes nothing.

@@ -138,6 +138,10 @@ impl RequestHandler for TestHandler {
         })
     }
 
+    fn secrets(&self, _: Event, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(async move { Ok(self.store.commit(settle).await?) })
+    }
+
     fn service(&self, event: Event, _: String, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
             self.store.commit(settle).await?;

@@ -131,6 +131,23 @@ impl Store {
         self.transaction(&[], |connection| Box::pin(async move { perform_order(connection, &order).await })).await
     }
 
+    /// Carries several out, each as [`Store::order_value`] does: all of them, or none where the store can't be written.
+    ///
+    /// # Errors
+    /// The store can't be written.
+    pub async fn order_values(&self, orders: Vec<RepositoryValue>) -> Found<Vec<OrderOutcome>> {
+        self.transaction(&[], |connection| {
+            Box::pin(async move {
+                let mut outcomes = Vec::with_capacity(orders.len());
+                for order in &orders {
+                    outcomes.push(perform_order(&mut *connection, order).await?);
+                }
+                Ok(outcomes)
+            })
+        })
+        .await
+    }
+
     /// What jobs of a repository may have: what is stored for it, and for one of its environments where one is named. In
     /// the order of environments, the repository's first.
     ///

@@ -177,8 +177,15 @@ impl Pool {
         let mirrors = folder.path().join("mirrors");
         let sources = Arc::new(RepositoryMirrors::new(mirrors, config::Source::default(), Arc::new(lookup)));
         let limits = config::NipC1 { requests_of_owner: 2, requests_in_all: 3, ..config.nip_c1.clone() };
+        let secret_updates = SecretUpdates {
+            run_service: service.clone(),
+            sources: sources.clone(),
+            policy: policy.clone(),
+            keys: Arc::default(),
+            us: keys.public_key(),
+        };
         let (run_service, policy_of_all) = (service.clone(), policy.clone());
-        let handler = Admission { run_service, sources, policy: policy_of_all, log_publisher, limits };
+        let handler = Admission { run_service, sources, policy: policy_of_all, log_publisher, limits, secret_updates };
         let admission = handler.clone();
         let intake = IntakeConfig {
             keys: keys.clone(),

@@ -26,6 +26,8 @@ pub trait RequestHandler: Send + Sync + 'static {
     fn cancel(&self, request: EventId, cancel: CancelRequest) -> BoxFuture<'_, anyhow::Result<bool>>;
     /// Somebody asks that a repository be served from now on, or no more. `relay` had the event. `settle` as above.
     fn service(&self, event: Event, relay: String, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
+    /// Somebody gives or removes secrets of a repository. `settle` as above, once that is done.
+    fn secrets(&self, event: Event, settle: Batch) -> BoxFuture<'_, anyhow::Result<()>>;
     /// Requests whose runs have not ended: the newest of each author first, then the second of each, and so on.
     fn live(&self) -> BoxFuture<'_, anyhow::Result<Vec<EventId>>>;
 }

@@ -147,7 +147,9 @@ impl<D: RequestHandler> Inner<D> {
             EventMeaning::Cancel(requests) => return requests.is_empty().then_some(Ignored::NotOurs),
             EventMeaning::Partner => false,
             EventMeaning::Rejected(Rejection::Refused(_)) => standing != AuthorStanding::Known,
-            EventMeaning::Service => return (standing == AuthorStanding::Excluded).then_some(Ignored::Stranger),
+            EventMeaning::Service | EventMeaning::SecretUpdate => {
+                return (standing == AuthorStanding::Excluded).then_some(Ignored::Stranger);
+            }
             EventMeaning::Request { .. } => standing == AuthorStanding::Excluded,
         };
         (refused && !self.policy.has_answers_left()).then_some(Ignored::Stranger)

@@ -24,7 +24,7 @@ pub use self::{
     of_run::{PublishedReports, is_by_service, is_reported, reports_change},
     report::{EndWord, JobEnd, LIVE_JOB_TAIL, Provenance, QuotedJob, RESULT_TAIL, RunReport, Stage},
     run_subject::{PullRequestContext, RepositoryAddress, RunContext, RunSubject, StartedBy, WorkflowFile},
-    secret_update::{SecretOperations, SecretUpdate, SecretsKeys, UpdateOrder},
+    secret_update::{SecretUpdate, SecretsKeys, UpdateOrder},
     service_control::{ServiceControl, standing_request},
 };
 
@@ -81,13 +81,13 @@ impl Protocol for NipC1 {
     }
 
     fn kinds(&self) -> &'static [u16] {
-        &[MANUAL_TRIGGER, SERVICE_REQUEST, SERVICE_STOP]
+        &[MANUAL_TRIGGER, SERVICE_REQUEST, SERVICE_STOP, SECRET_UPDATE]
     }
 
     fn filters(&self, us: &PublicKey, since: Timestamp) -> Vec<Filter> {
         let of = |kinds: &[u16]| Filter::new().kinds(kinds.iter().copied().map(Kind::from)).pubkey(*us);
         // What was asked for once holds until it is stopped, however long ago that was.
-        vec![of(&[MANUAL_TRIGGER]).since(since), of(&[SERVICE_REQUEST, SERVICE_STOP])]
+        vec![of(&[MANUAL_TRIGGER, SECRET_UPDATE]).since(since), of(&[SERVICE_REQUEST, SERVICE_STOP])]
     }
 
     fn read(&self, event: &Event, context: &ReadContext<'_>) -> EventMeaning {
@@ -95,6 +95,9 @@ impl Protocol for NipC1 {
             MANUAL_TRIGGER => within_bounds(event, context.limits, context.now)
                 .and_then(|()| trigger(event, context))
                 .map(|_| EventMeaning::Request { partner: None }),
+            SECRET_UPDATE => within_bounds(event, context.limits, context.now)
+                .and_then(|()| ours(SecretUpdate::coordinator(event), |us| *us, event, context))
+                .map(|_| EventMeaning::SecretUpdate),
             _ => within_bounds(event, &Limits { age: u64::MAX, ..context.limits.clone() }, context.now)
                 .and_then(|()| ours(ServiceControl::read(event), |control| control.coordinator, event, context))
                 .map(|_| EventMeaning::Service),

@@ -47,6 +47,16 @@ pub struct SecretUpdate {
 /// lower id is later.
 pub type UpdateOrder = (u64, Reverse<EventId>);
 
+impl SecretUpdate {
+    /// Whom an update is for. Nothing else of it is read.
+    ///
+    /// # Errors
+    /// It is for nobody, or for several.
+    pub(super) fn coordinator(event: &Event) -> Result<PublicKey, Malformed> {
+        key("p", EventTags::new(event).value("p")?)
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Plaintext {
@@ -211,31 +221,4 @@ fn is_name(name: &str) -> bool {
     let begins = bytes.next().is_some_and(|byte| byte.is_ascii_uppercase() || byte == b'_');
     let goes_on = bytes.all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
     begins && goes_on && name.len() <= NAME && name != "CI" && !RESERVED.iter().any(|start| name.starts_with(start))
-}
-
-/// What is kept of the updates of one repository: the newest operation on each name. A removal stays as one, so that an
-/// older value that comes late is not kept again.
-#[derive(Debug, Default)]
-pub struct SecretOperations(BTreeMap<String, (UpdateOrder, Option<SecretString>)>);
-
-impl SecretOperations {
-    /// Does what an update asks, as far as nothing newer was said of its names. Returns the names that changed.
-    pub fn apply(&mut self, update: SecretUpdate) -> Vec<String> {
-        let SecretUpdate { order, set, remove, .. } = update;
-        let operations = set.into_iter().map(|(name, value)| (name, Some(value)));
-        let operations = operations.chain(remove.into_iter().map(|name| (name, None)));
-        let mut changed = Vec::new();
-        for (name, value) in operations {
-            if self.0.get(&name).is_none_or(|(known, _)| *known < order) {
-                changed.push(name.clone());
-                self.0.insert(name, (order, value));
-            }
-        }
-        changed
-    }
-
-    /// The value of a name; `None`: it was never given, or is removed.
-    pub fn value(&self, name: &str) -> Option<&SecretString> {
-        self.0.get(name)?.1.as_ref()
-    }
 }

@@ -78,26 +78,6 @@ fn t75_an_update_whose_text_is_of_another_author_or_time_is_refused() {
 }
 
 #[test]
-fn t75_a_removed_secret_does_not_come_back_with_an_older_update() {
-    let of = Fixture::new();
-    let mut kept = SecretOperations::default();
-    let set = |value: &str| serde_json::json!({"TOKEN": value});
-    assert_eq!(kept.apply(of.update(NOW + 1, &set("first"), &[])), ["TOKEN"]);
-    let late = of.update(NOW + 2, &set("late"), &[]);
-    assert_eq!(kept.apply(of.update(NOW + 3, &serde_json::json!({}), &["TOKEN"])), ["TOKEN"]);
-    assert!(kept.apply(late).is_empty() && kept.value("TOKEN").is_none());
-    assert_eq!(kept.apply(of.update(NOW + 4, &set("new"), &[])), ["TOKEN"]);
-    assert_eq!(kept.value("TOKEN").unwrap().expose_secret(), "new");
-    // Of two at one second the one with the lower id is the later, whichever comes first.
-    let [a, b] = ["a", "b"].map(|value| of.update(NOW + 5, &set(value), &[]));
-    let (lower, higher) = if a.order > b.order { (a, b) } else { (b, a) };
-    let expected = lower.set["TOKEN"].expose_secret().to_owned();
-    kept.apply(lower);
-    assert!(kept.apply(higher).is_empty());
-    assert_eq!(kept.value("TOKEN").unwrap().expose_secret(), expected);
-}
-
-#[test]
 fn an_update_has_the_tags_that_bind_it_and_no_others() {
     let of = Fixture::new();
     let text = of.text(NOW, &serde_json::json!({"TOKEN": "value"}), &[]);
