@@ -140,8 +140,8 @@ pub(super) async fn files(
 /// server.
 #[utoipa::path(get, path = "/api/runs/{id}/artifacts/{artifact}/file", tag = "runs",
     params(("id" = String, Path), ("artifact" = String, Path), FileQuery), responses(
-    (status = 200, content_type = "application/octet-stream"), (status = 404, body = super::Problem),
-    (status = 422, body = super::Problem),
+    (status = 200, content_type = "application/octet-stream"), (status = 400, body = super::Problem),
+    (status = 404, body = super::Problem), (status = 422, body = super::Problem),
 ))]
 pub(super) async fn file(
     State(web): State<Web>,

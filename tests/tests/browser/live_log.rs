@@ -14,7 +14,7 @@ jobs:
     steps:
       - run: |
           echo begun
-          sleep 5
+          until [ -e "$GO" ]; do sleep 0.1; done
           echo '::error::it broke'
           exit 3
 ";
@@ -23,7 +23,9 @@ jobs:
 async fn a_log_that_somebody_follows_leads_to_the_failure_and_to_running_the_job_again() {
     let data = tempfile::tempdir().unwrap();
     let dev = Dev::start(&data.path().join("data"), &["--sandbox", "host"]).unwrap();
-    let world = World::new(&dev.relay, &[(PATH, WORKFLOW)]).await.unwrap();
+    let go = data.path().join("go");
+    let workflow = WORKFLOW.replace("$GO", &go.to_string_lossy());
+    let world = World::new(&dev.relay, &[(PATH, workflow.as_str())]).await.unwrap();
     let browser = Browser::start().await.unwrap();
     let (run, job) = world.send(&world.press(dev.pubkey, PATH)).await.unwrap();
     world.listener.status(&job, "running", LIMIT).await.unwrap();
@@ -32,6 +34,7 @@ async fn a_log_that_somebody_follows_leads_to_the_failure_and_to_running_the_job
     let until = async |expression: &str| browser.until(expression).await.unwrap_or_else(|error| panic!("{error:#}"));
     until("document.querySelector('.log-facts .state.running') && document.title.startsWith('●') && 'runs'").await;
     until("document.querySelector('#job-actions button')?.hidden && 'not yet'").await;
+    std::fs::write(&go, "").unwrap();
     until("document.querySelector('.log-facts .state.failure') && document.title.startsWith('✗') && 'failed'").await;
     until("document.querySelector('.log-facts').textContent.includes('exit code 3') && 'told'").await;
     until("document.querySelector('#log .row.error .text')?.textContent === 'it broke' && 'at the error'").await;
