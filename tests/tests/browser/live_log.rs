@@ -14,7 +14,7 @@ jobs:
     steps:
       - run: |
           echo begun
-          until [ -e "$GO" ]; do sleep 0.1; done
+          until [ -e '$GO' ]; do sleep 0.1; done
           echo '::error::it broke'
           exit 3
 ";

@@ -232,7 +232,7 @@ impl AttemptSources {
             if !begun_anew && (is_full || mirror.is_scattered()) {
                 begun_anew = true;
                 drop(mirror);
-                let gone = mirror_folder::remove(&path).context("folder of mirrors")?;
+                let gone = mirror_folder::remove_soon(&path).await.context("folder of mirrors")?;
                 let most = self.mirrors.quota >> 20;
                 ensure!(
                     gone || !is_full,

@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -25,6 +25,8 @@ const MADE: &str = "longshore-made";
 const HEAD: &str = "HEAD";
 /// Names of mirrors that are on their way out.
 const LEAVING: &str = "leaving-";
+/// How often, and how far apart, a mirror is tried to be removed that is in use.
+const REMOVALS: (u32, Duration) = (10, Duration::from_millis(50));
 /// Packs beyond which git takes long to find an object. Nobody repacks a mirror: it is begun anew.
 const PACKS: usize = 200;
 
@@ -132,6 +134,18 @@ pub(super) fn remove(mirror: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// The same for one that nobody is known to read: a program that is being started has every descriptor of its parent, and so
+/// a reader's lock, for a moment.
+pub(super) async fn remove_soon(mirror: &Path) -> io::Result<bool> {
+    for _ in 0..REMOVALS.0 {
+        if remove(mirror)? {
+            return Ok(true);
+        }
+        tokio::time::sleep(REMOVALS.1).await;
+    }
+    remove(mirror)
+}
+
 /// Removes those that were unused longest, until the rest fits or is open.
 pub(super) fn trim(folder: &Path, quota: u64) {
     if let Err(error) = try_trim(folder, quota) {
@@ -184,7 +198,6 @@ fn bytes(folder: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
 
     use tokio::time::timeout;
 
