@@ -290,6 +290,8 @@ impl Stage {
         let invite = ["repo", "edit", "--add-maintainer", &theirs, "--lead-maintainer", &own];
         self.maintainer.ngit(&self.work, &invite).await?;
         second.ngit(&work, &["repo", "accept"]).await?;
+        // The states of two maintainers within one second are a draw: people push later than that.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
         let commit = second.commit(&work, "by the second", &[("second.txt", "was here")]).await?;
         second.git(&work, &["push", "origin", "HEAD"]).await?;
         let result = self.result(&commit, "push").await?;
