@@ -12,8 +12,8 @@ use crate::{
 
 /// Requests asked for in one filter; each has a few answers at most.
 const REQUESTS: usize = 100;
-/// Answers that are asked for where any are meant.
-const ANSWERS: usize = 500;
+/// Answers that are asked for where any are meant: so few that every relay gives as many, and fewer are all that there are.
+const ANSWERS: usize = 50;
 
 /// What is asked, and whom.
 pub struct AnswerHistory<'a> {

@@ -8,8 +8,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{RepositoryMetadata, SourceError};
 
-/// Requests for which answers are kept.
-const KEPT: usize = 64;
+/// Requests for which relays are asked ahead: as many as are planned at a time, for each answer may take as much memory, and
+/// ask as many relays, as a plan does.
+const KEPT: usize = 8;
 /// An answer that nobody took is forgotten after this: what relays have changes.
 const AGE: Duration = Duration::from_secs(10);
 
